@@ -1,0 +1,30 @@
+"""repsim_jax looks inside neural representations: what they are, how alike two of them are, and what made them.
+
+Subpackages load on first use, so that ``import repsim_jax`` costs nothing:
+
+>>> import repsim_jax
+>>> repsim_jax.similarity.linear_cka  # doctest: +ELLIPSIS
+<function linear_cka at ...>
+"""
+
+import importlib
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+_SUBPACKAGES = ("activations", "data", "encoders", "errors", "evaluation", "linalg", "pretrained", "report", "similarity")
+__all__ = ["__version__", *_SUBPACKAGES]
+
+if TYPE_CHECKING:
+    from repsim_jax import activations, data, encoders, errors, evaluation, linalg, pretrained, report, similarity
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in _SUBPACKAGES:
+        return importlib.import_module(f"repsim_jax.{name}")
+    raise AttributeError(f"module 'repsim_jax' has no attribute {name!r}; it has {', '.join(_SUBPACKAGES)}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
