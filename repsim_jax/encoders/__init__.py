@@ -1,1 +1,22 @@
-"""TODO."""
+"""Networks that turn inputs into representations, each hidden layer a submodule that can be tapped by name."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+_HOME = {
+    "EfficientNet": "efficientnet",
+    "EfficientNetConfig": "efficientnet",
+    "ViT": "vit",
+    "ViTConfig": "vit",
+}
+__all__ = list(_HOME)  # noqa: PLE0605
+
+if TYPE_CHECKING:
+    from repsim_jax.encoders.efficientnet import EfficientNet, EfficientNetConfig
+    from repsim_jax.encoders.vit import ViT, ViTConfig
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f"repsim_jax.encoders.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'repsim_jax.encoders' has no attribute {name!r}; it has {', '.join(_HOME)}")
