@@ -9,7 +9,7 @@ _HOME = {
     "ViT": "vit",
     "ViTConfig": "vit",
 }
-__all__ = list(_HOME)  # noqa: PLE0605
+__all__ = ["EfficientNet", "EfficientNetConfig", "ViT", "ViTConfig"]
 
 if TYPE_CHECKING:
     from repsim_jax.encoders.efficientnet import EfficientNet, EfficientNetConfig

@@ -58,7 +58,7 @@ def assemble(
     path: str | os.PathLike[str],
     ignored: Iterable[str] = (),
 ) -> Model:
-    """Builds the module without running its initializers and fills every parameter with a tensor of the file, as float32.
+    """Builds the module without running its initializers and fills its parameters from the file, as float32.
 
     Args:
         build: Makes the module from a random key; traced abstractly, so it costs neither time nor memory.
@@ -74,16 +74,18 @@ def assemble(
         CorruptFileError: If a tensor is missing, has the wrong shape, is not finite, or if one is left over; names it.
     """
     graph, state = nnx.split(nnx.eval_shape(build))
-    flat = dict(state.flat_state())
+    flat = dict(nnx.to_flat_state(state))
     used, filled = set(), {}
     for keys, variable in flat.items():
         origin = origin_of("/".join(map(str, keys)))
         if origin.tensor not in tensors:
             raise CorruptFileError(path, f"expected the tensor {origin.tensor!r}, which is missing. {_held(tensors)}")
         used.add(origin.tensor)
-        filled[keys] = variable.replace(_parameter(origin, tensors[origin.tensor], variable[...].shape, path))
+        filled[keys] = variable.replace(_parameter(origin, tensors[origin.tensor], variable.shape, path))
     ignored = tuple(ignored)
-    extra = [name for name in tensors if name not in used and not any(fnmatch.fnmatchcase(name, one) for one in ignored)]
+    extra = [
+        name for name in tensors if name not in used and not any(fnmatch.fnmatchcase(name, one) for one in ignored)
+    ]
     if extra:
         raise CorruptFileError(
             path,
@@ -91,7 +93,7 @@ def assemble(
             f"{f' and {len(extra) - 5} more' if len(extra) > 5 else ''}: this is another architecture than its "
             "configuration says. Check config.json against the weights.",
         )
-    model = nnx.merge(graph, nnx.State.from_flat_path(filled))
+    model = nnx.merge(graph, nnx.from_flat_state(filled))
     model.eval()
     return model
 
@@ -103,9 +105,13 @@ def _parameter(origin: Origin, tensor: np.ndarray, shape: tuple[int, ...], path:
         array = None
     if array is None or array.shape != shape:
         became = "" if array is None or array.shape == tensor.shape else f" ({array.shape} in the module's order)"
-        raise CorruptFileError(path, f"the tensor {origin.tensor!r} has shape {tensor.shape}{became}, but the module wants {shape}.")
+        raise CorruptFileError(
+            path, f"the tensor {origin.tensor!r} has shape {tensor.shape}{became}, but the module wants {shape}."
+        )
     if not np.isfinite(array).all():
-        raise CorruptFileError(path, f"the tensor {origin.tensor!r} holds NaN or Inf: get the file again from where it came.")
+        raise CorruptFileError(
+            path, f"the tensor {origin.tensor!r} holds NaN or Inf: get the file again from where it came."
+        )
     return jnp.asarray(array)
 
 

