@@ -1,0 +1,31 @@
+"""The one place for names that differ between the supported versions of JAX (0.7.2 to the newest)."""
+
+from contextlib import AbstractContextManager
+
+import jax
+
+
+def enable_x64() -> AbstractContextManager[None]:
+    """Computes in float64 where it is asked for, as long as the ``with`` block lasts.
+
+    The public context manager moved: ``jax.experimental.enable_x64`` up to JAX 0.8, ``jax.enable_x64`` since then.
+    """
+    if hasattr(jax, "enable_x64"):
+        return jax.enable_x64(True)
+    from jax.experimental import enable_x64 as before
+
+    return before()
+
+
+def is_traced(x: object) -> bool:
+    """Tells an array that ``jax.jit`` or ``jax.grad`` is tracing from one with numbers that can be looked at.
+
+    ``jax.core`` is half public; this one name of it is documented, and has no other home.
+
+    Args:
+        x: Anything.
+
+    Returns:
+        True inside a transformation.
+    """
+    return isinstance(x, jax.core.Tracer)
