@@ -55,7 +55,7 @@ def locate(file: PackagedFile) -> Path:
     if not path.is_file():
         raise CorruptFileError(
             path,
-            f"expected this file in {file.package} {file.version}, but the installed version {distribution.version} lacks it. "
+            f"expected this file in {file.package} {file.version}, but version {distribution.version} lacks it. "
             f"Install the version that was checked: {file.install} --force-reinstall",
         )
     return path
