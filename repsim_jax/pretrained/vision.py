@@ -10,10 +10,8 @@ from repsim_jax.pretrained import _torch_file, onnx_weights, preparation
 from repsim_jax.pretrained.assembly import Origin, assemble, kernel_last, transposed
 from repsim_jax.pretrained.preparation import ImagePreparation
 from repsim_jax.pretrained.registry import ModelCard, Pretrained
-from repsim_jax.pretrained.vit_families import CLIP_VISION, DINOV2, origins
+from repsim_jax.pretrained.vit_families import CLIP_VISION, DINOV2, VIT_LAYOUT, origins
 
-# Before the first block the class token is the same for every image: only the mean over tokens tells images apart.
-VIT_LAYOUT = {"stem": "token_mean", "block_*": "cls", "norm": "cls"}
 MAP_LAYOUT = {"*": "spatial_mean"}
 
 CLIP_B16 = ViTConfig(activation="quick_gelu", norm_epsilon=1e-5, patch_bias=False, pre_norm=True, embedding_width=512)
@@ -52,7 +50,7 @@ def clip_vit_b16(name: str, card: ModelCard, contents: tuple[bytes, ...]) -> Pre
     )
     prepare = ImagePreparation(224, 224, *preparation.CLIP)
     return Pretrained(
-        name, model, "image", prepare, vit.hidden_layers(CLIP_B16), VIT_LAYOUT, _source(card), card.license
+        name, model, "image", prepare, vit.hidden_layers(CLIP_B16), dict(VIT_LAYOUT), _source(card), card.license
     )
 
 
@@ -85,7 +83,7 @@ def vit_s14_saliency(name: str, card: ModelCard, contents: tuple[bytes, ...]) ->
     )
     prepare = ImagePreparation(224, 224, *preparation.IMAGENET)
     return Pretrained(
-        name, model, "image", prepare, vit.hidden_layers(SALIENCY_S14), VIT_LAYOUT, _source(card), card.license
+        name, model, "image", prepare, vit.hidden_layers(SALIENCY_S14), dict(VIT_LAYOUT), _source(card), card.license
     )
 
 
@@ -113,7 +111,7 @@ def efficientnet_lite(name: str, card: ModelCard, contents: tuple[bytes, ...]) -
     )
     prepare = ImagePreparation(size, size + 32, *preparation.LITE)  # 32: the released code's CROP_PADDING
     layers = efficientnet.hidden_layers(config)
-    return Pretrained(name, model, "image", prepare, layers, MAP_LAYOUT, _source(card), card.license)
+    return Pretrained(name, model, "image", prepare, layers, dict(MAP_LAYOUT), _source(card), card.license)
 
 
 _BLOCK_PARTS = {"expand": ("_expand_conv", "_bn0"), "depthwise": ("_depthwise_conv", "_bn1")}
