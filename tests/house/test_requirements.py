@@ -1,0 +1,48 @@
+"""The lock installs from any index, without torch, and holds what the wheel asks for; the oldest set is what we promise."""
+
+import re
+import tomllib
+
+import pytest
+from house.source import ROOT
+
+LINE = re.compile(r"^[a-z0-9][a-z0-9._-]*==[^\s;@/:]+( ; [^@/:]+)?$")
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def lines(name: str) -> list[str]:
+    text = (ROOT / "requirements" / name).read_text(encoding="utf-8")
+    return [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+
+
+def names(listed: list[str]) -> set[str]:
+    return {re.split(r"[^a-z0-9.-]", one.lower().replace("_", "-"))[0] for one in listed}
+
+
+def test_every_line_of_the_lock_is_one_exact_version():
+    assert [line for line in lines("dev.lock") if not LINE.match(line)] == []
+
+
+def test_the_lock_leaves_the_rivals_out():
+    assert not names(lines("dev.lock")) & {"torch", "torchvision", "tensorflow", "pytorch-cka", "neural-tangents"}
+
+
+@pytest.mark.parametrize("listed", ["dev.lock", "oldest.txt", "newest.txt"])
+def test_what_the_wheel_and_its_extras_need_is_listed(listed: str):
+    extras = PYPROJECT["project"]["optional-dependencies"].values()
+    needed = [*PYPROJECT["project"]["dependencies"], *(one for extra in extras for one in extra)]
+    assert names(needed) - names(lines(listed)) == set()
+
+
+def test_the_oldest_set_is_the_lower_bounds_of_colab():
+    oldest = dict(line.split("==") for line in lines("oldest.txt") if "==" in line)
+    bounds = dict(one.split(">=") for one in PYPROJECT["project"]["dependencies"])
+    for name, bound in bounds.items():
+        if name in oldest:
+            assert as_numbers(oldest[name]) >= as_numbers(bound), name
+    assert oldest["jax"] == bounds["jax"]
+    assert oldest["flax"].startswith(f"{bounds['flax']}.")
+
+
+def as_numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, version.split(".")))
