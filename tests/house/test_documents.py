@@ -10,7 +10,12 @@ from house.source import ROOT
 import repsim_jax
 from repsim_jax import cli, similarity
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+def read(page: str) -> str:
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+README = read("README.md")
 EXAMPLES = re.findall(r"^```python\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
 COMMANDS = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
 
@@ -35,16 +40,13 @@ def test_the_help_of_a_command_shows_an_example(name: str):
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/README.md"])
 def test_links_between_the_documents_lead_somewhere(page: str):
-    targets = re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", (ROOT / page).read_text(encoding="utf-8"))
+    targets = re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", read(page))
     assert [target for target in targets if not (ROOT / page).parent.joinpath(target).exists()] == []
 
 
 def test_make_targets_that_the_documents_name_exist():
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-    pages = [
-        README,
-        *((ROOT / page).read_text(encoding="utf-8") for page in ("CONTRIBUTING.md", "benchmarks/README.md")),
-    ]
+    targets = set(re.findall(r"^([a-z-]+):", read("Makefile"), re.MULTILINE))
+    pages = [README, read("CONTRIBUTING.md"), read("benchmarks/README.md")]
     assert {name for page in pages for name in re.findall(r"`make ([a-z-]+)", page)} <= targets
 
 
@@ -54,8 +56,6 @@ def test_every_measure_is_in_the_readme():
 
 def test_the_documents_agree_on_the_version():
     version = re.escape(repsim_jax.__version__)
-    assert re.search(rf"^version: {version}$", (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.MULTILINE)
-    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    assert re.search(
-        rf"^## \[({version}\] - \d{{4}}-\d\d-\d\d|Unreleased\] \(to be {version}\))$", changelog, re.MULTILINE
-    )
+    assert re.search(rf"^version: {version}$", read("CITATION.cff"), re.MULTILINE)
+    heading = rf"^## \[({version}\] - \d{{4}}-\d\d-\d\d|Unreleased\] \(to be {version}\))$"
+    assert re.search(heading, read("CHANGELOG.md"), re.MULTILINE)

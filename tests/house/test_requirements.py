@@ -1,4 +1,4 @@
-"""The lock installs from any index, without torch, and holds what the wheel asks for; the oldest set is what we promise."""
+"""The lock installs from any index, without torch, with all that the wheel needs; the oldest set is what we promise."""
 
 import re
 import tomllib
