@@ -1,1 +1,37 @@
-"""TODO."""
+"""Linear algebra that every instrument stands on: centering, norms of products, distances, ranks, orthonormal bases."""
+
+from repsim_jax.linalg.bases import Basis, compact, orthonormal_basis
+from repsim_jax.linalg.distances import SplitRows, pairwise_sq_distances, split_rows, sq_distances, unit_rows
+from repsim_jax.linalg.pairs import all_pairs, in_layer_order, stacked
+from repsim_jax.linalg.precision import precise_jit
+from repsim_jax.linalg.products import batch_squared_products, squared_products
+from repsim_jax.linalg.ranks import average_ranks, round_significant
+from repsim_jax.linalg.scaling import center, power_of_two_scale, standardize
+from repsim_jax.linalg.tiles import SquaredProducts, TileSums, row_blocks, tile_products, tile_sums
+
+__all__ = [
+    "Basis",
+    "SplitRows",
+    "SquaredProducts",
+    "TileSums",
+    "all_pairs",
+    "average_ranks",
+    "batch_squared_products",
+    "center",
+    "compact",
+    "in_layer_order",
+    "orthonormal_basis",
+    "pairwise_sq_distances",
+    "power_of_two_scale",
+    "precise_jit",
+    "round_significant",
+    "row_blocks",
+    "squared_products",
+    "split_rows",
+    "sq_distances",
+    "stacked",
+    "standardize",
+    "tile_products",
+    "tile_sums",
+    "unit_rows",
+]

@@ -77,7 +77,13 @@ class Comparison:
             for i, layer_a in enumerate(self.layers_a):
                 for j, layer_b in enumerate(self.layers_b):
                     yield Row(
-                        layer_a, layer_b, measure, float(matrix[i, j]), self.num_examples, self.widths_a[i], self.widths_b[j]
+                        layer_a,
+                        layer_b,
+                        measure,
+                        float(matrix[i, j]),
+                        self.num_examples,
+                        self.widths_a[i],
+                        self.widths_b[j],
                     )
 
     def __iter__(self) -> Iterator[Row]:

@@ -1,0 +1,161 @@
+"""The door: representations are checked once here, with errors that say what was expected, what came and what to do."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from repsim_jax.errors import BadArrayError
+
+# Largest share of a representation's variation that may be lost when float64 or integer input is rounded to float32.
+_ROUNDING_LIMIT = 1e-3
+
+
+def checked_layers(
+    layers: Sequence[Any], *, operation: str, min_rows: int, names: Sequence[str], shift_invariant: bool = True
+) -> tuple[jax.Array, ...]:
+    """Checks representations of the same n examples and returns them as floating-point JAX arrays.
+
+    Inside a jax transformation values are not known, so only shapes and dtypes are checked there.
+
+    Args:
+        layers: Array-likes (n, d_l).
+        operation: What is being computed, the subject of every error message.
+        min_rows: Fewest examples for which the result is defined.
+        names: What to call each layer in messages.
+        shift_invariant: Whether the result ignores each feature's mean; float64 and integer input is then centered before it is
+            rounded to float32.
+
+    Returns:
+        One float32 array per layer (float64 where jax_enable_x64 is set and the input has it).
+
+    Raises:
+        BadArrayError: For anything that has no defined, finite similarity.
+    """
+    arrays = [_numeric(layer, name, operation) for layer, name in zip(layers, names, strict=True)]
+    rows = arrays[0].shape[0]
+    for array, name in zip(arrays, names, strict=True):
+        if array.shape[0] != rows:
+            raise BadArrayError(
+                f"{operation} compares the same n examples: got {names[0]} {arrays[0].shape} and {name} {array.shape}. "
+                "Pass rows of the same inputs, in the same order."
+            )
+        if rows < min_rows:
+            raise BadArrayError(
+                f"{operation} needs at least {min_rows} examples (rows), got {name} {array.shape}. Pass more rows."
+            )
+        if array.shape[1] == 0:
+            raise BadArrayError(
+                f"{operation} needs at least one feature (column), got the empty layer {name} {array.shape}."
+            )
+    return tuple(
+        _checked_values(array, name, operation, shift_invariant) for array, name in zip(arrays, names, strict=True)
+    )
+
+
+def _numeric(layer: Any, name: str, operation: str) -> jax.Array | np.ndarray:
+    """The array behind an array-like, refused unless it is two-dimensional and real."""
+    if np.ma.isMaskedArray(layer):
+        raise BadArrayError(f"{operation} cannot use a masked array ({name}): drop or fill the masked rows first.")
+    try:
+        array = layer if isinstance(layer, jax.Array) else np.asarray(layer)
+    except (ValueError, TypeError, RuntimeError) as error:  # ragged lists, tensors that need .detach().cpu()
+        raise BadArrayError(
+            f"{operation} cannot turn {name} ({type(layer).__name__}) into an array: {error}"
+        ) from error
+    if not (jnp.issubdtype(array.dtype, jnp.floating) or jnp.issubdtype(array.dtype, jnp.integer)):
+        advice = {
+            "b": "Cast it with .astype('float32') if zeros and ones are meant as numbers.",
+            "c": "Pass its real part, or real and imaginary parts side by side.",
+        }.get(array.dtype.kind, "Pass an array of numbers.")
+        raise BadArrayError(f"{operation} works on real numbers, got {name} of dtype {array.dtype}. {advice}")
+    if array.ndim != 2:
+        raise BadArrayError(
+            f"{operation} works on (n examples, d features), got {name} {array.shape}. "
+            + (
+                "Pass x[:, None] if each example has one feature."
+                if array.ndim == 1
+                else "Choose a layout first: flatten, spatial mean, tokens as rows, ... (repsim_jax.activations.layout)."
+            )
+        )
+    return array
+
+
+def _checked_values(array: jax.Array | np.ndarray, name: str, operation: str, shift_invariant: bool) -> jax.Array:
+    if isinstance(array, jax.core.Tracer):
+        return array.astype(jnp.promote_types(array.dtype, jnp.float32))
+    if jnp.issubdtype(array.dtype, jnp.floating):
+        _raise_unless_finite(array, name, operation)
+    if array.size and bool((array == array[:1]).all()):
+        raise BadArrayError(
+            f"{operation} is undefined for {name} {array.shape}: all {array.shape[0]} rows are equal, so nothing varies. "
+            "Leave this layer out (a dead or constant layer), or check how it was extracted."
+        )
+    if (
+        isinstance(array, np.ndarray)
+        and array.dtype.itemsize >= 4
+        and array.dtype != np.float32
+        and not jax.config.jax_enable_x64
+    ):
+        return jnp.asarray(_rounded(array, name, operation, shift_invariant))
+    return jnp.asarray(array, jnp.promote_types(array.dtype, jnp.float32))
+
+
+def _raise_unless_finite(array: jax.Array | np.ndarray, name: str, operation: str) -> None:
+    finite = jnp.isfinite(array) if isinstance(array, jax.Array) or array.dtype.kind == "V" else np.isfinite(array)
+    if bool(finite.all()):
+        return
+    bad = np.flatnonzero(~np.asarray(finite).all(axis=1))
+    first = np.asarray(array[int(bad[0])], np.float64)
+    what = "NaN" if np.isnan(first).any() else "infinity"
+    overflow = (
+        " float16 overflows at 65504: extract in bfloat16 or float32."
+        if what != "NaN" and array.dtype == np.float16
+        else ""
+    )
+    raise BadArrayError(
+        f"{operation} got {what} in {name}: {bad.size} of {array.shape[0]} rows are not finite, the first are rows "
+        f"{', '.join(map(str, bad[:5]))}.{overflow} Mend or drop these rows in both representations."
+    )
+
+
+def _rounded(array: np.ndarray, name: str, operation: str, shift_invariant: bool) -> np.ndarray:
+    """Float64 or integer input in float32: shifted and scaled on the host first, so that large offsets and units lose nothing."""
+    if array.dtype.kind in "iu" and array.dtype.itemsize == 8 and np.abs(array.astype(np.float64)).max() >= 2**53:
+        raise BadArrayError(
+            f"{operation} got integers beyond 2**53 in {name}: they are not exact as numbers. Scale them down first."
+        )
+    wide = array.astype(np.float64)
+    wide = wide - (wide.mean(axis=0) if shift_invariant else wide.mean())
+    largest = np.abs(wide).max()
+    scaled = wide / largest if np.isfinite(largest) and largest > 0 else wide
+    rounded = scaled.astype(np.float32)
+    spread = scaled - scaled.mean(axis=0)
+    residue = (rounded - scaled) - (rounded - scaled).mean(axis=0)
+    if not np.isfinite(largest) or np.linalg.norm(residue) > _ROUNDING_LIMIT * np.linalg.norm(spread):
+        raise BadArrayError(
+            f"{operation} would lose the variation of {name} in float32 (its offset or range is too large). "
+            "Subtract the mean and rescale it, or set jax.config.update('jax_enable_x64', True)."
+        )
+    return rounded
+
+
+def defined(value: jax.Array, *, operation: str, reason: str) -> jax.Array:
+    """Passes a finite result on, and refuses NaN; inside a jax transformation NaN is passed on too.
+
+    Args:
+        value: A scalar result.
+        operation: What was computed.
+        reason: Why it can be undefined, a clause.
+
+    Returns:
+        ``value``.
+
+    Raises:
+        BadArrayError: If it is not finite.
+    """
+    if not isinstance(value, jax.core.Tracer) and not bool(jnp.isfinite(value)):
+        raise BadArrayError(f"{operation} is undefined for this input: {reason}.")
+    return value
