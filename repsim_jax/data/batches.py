@@ -21,7 +21,9 @@ class Batch(NamedTuple):
     mask: np.ndarray | None = None
 
 
-def batched(inputs: Any, *, batch_size: int, ids: Sequence[str] | None = None, mask: np.ndarray | None = None) -> Iterator[Batch]:
+def batched(
+    inputs: Any, *, batch_size: int, ids: Sequence[str] | None = None, mask: np.ndarray | None = None
+) -> Iterator[Batch]:
     """Cuts in-memory inputs into batches, in order.
 
     Args:
@@ -40,11 +42,15 @@ def batched(inputs: Any, *, batch_size: int, ids: Sequence[str] | None = None, m
         raise ValueError(f"batched wants batch_size >= 1, got {batch_size}.")
     lengths = {np.shape(leaf)[0] if np.ndim(leaf) else None for leaf in jax.tree.leaves(inputs)}
     if len(lengths) != 1 or None in lengths:
-        raise ValueError(f"batched wants arrays with one shared leading axis, got leading sizes {sorted(map(str, lengths))}.")
-    (n,) = lengths
+        raise ValueError(
+            f"batched wants arrays with one shared leading axis, got leading sizes {sorted(map(str, lengths))}."
+        )
+    n = int(lengths.pop() or 0)
     if ids is not None and len(ids) != n:
         raise ValueError(f"batched wants one id per example: got {len(ids)} ids for {n} examples.")
     names = tuple(ids) if ids is not None else tuple(map(str, range(n)))
     for start in range(0, n, batch_size):
         rows = slice(start, min(start + batch_size, n))
-        yield Batch(names[rows], jax.tree.map(lambda leaf, rows=rows: leaf[rows], inputs), None if mask is None else mask[rows])
+        yield Batch(
+            names[rows], jax.tree.map(lambda leaf, rows=rows: leaf[rows], inputs), None if mask is None else mask[rows]
+        )
