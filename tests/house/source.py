@@ -4,7 +4,7 @@ import ast
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 ROOT = Path(__file__).resolve().parents[2]
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -48,11 +48,20 @@ def public_definitions(source: Source) -> Iterator[tuple[str, Function | ast.Cla
     if any(part.startswith("_") for part in source.module.split(".")):
         return
     for node in source.tree.body:
-        if isinstance(node, Function | ast.ClassDef) and not node.name.startswith("_"):
+        if is_public(node):
             yield f"{source.name}:{node.lineno} {node.name}", node
             for inner in node.body if isinstance(node, ast.ClassDef) else ():
-                if isinstance(inner, Function) and not inner.name.startswith("_"):
+                if is_public(inner) and f"    {inner.name}: " not in (ast.get_docstring(node) or ""):
                     yield f"{source.name}:{inner.lineno} {node.name}.{inner.name}", inner
+
+
+def is_public(node: ast.stmt) -> TypeGuard[Function | ast.ClassDef]:
+    """A function or class without a leading underscore, which is no @overload of another."""
+    return (
+        isinstance(node, Function | ast.ClassDef)
+        and not node.name.startswith("_")
+        and not any(dotted(one).endswith("overload") for one in node.decorator_list)
+    )
 
 
 def imported_modules(source: Source) -> Iterator[tuple[int, str]]:

@@ -19,7 +19,7 @@ jax.monitoring.register_event_duration_secs_listener(
 MEASURES: list[Callable[..., Any]] = [
     function
     for name in similarity.__all__
-    if callable(function := getattr(similarity, name))
+    if inspect.isfunction(function := getattr(similarity, name))
     and list(inspect.signature(function).parameters)[:2] == ["x", "y"]
 ]
 

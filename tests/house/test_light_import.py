@@ -8,9 +8,9 @@ import pytest
 
 LEFT_TO_THEIR_USERS = {
     "IPython", "matplotlib", "neural_tangents", "onnx", "onnxruntime", "pandas", "PIL", "pyarrow", "sklearn",
-    "tensorstore", "tokenizers", "torch",
+    "tokenizers", "torch",
 }  # fmt: skip
-HEAVY = LEFT_TO_THEIR_USERS | {"flax", "jax", "jaxlib", "numpy", "optax", "safetensors", "scipy"}
+HEAVY = LEFT_TO_THEIR_USERS | {"flax", "jax", "jaxlib", "numpy", "optax", "safetensors", "scipy", "tensorstore"}
 LIST_MODULES = "import sys, json; print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
 COMMAND_LINE = """
 import sys
