@@ -10,8 +10,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
+
+from repsim_jax.encoders._images import as_images
 
 
 class Stage(NamedTuple):
@@ -155,7 +158,7 @@ class EfficientNet(nnx.Module):
         self.head = ConvNorm(width, config.head_width, 1, rngs=rngs)
         self.classifier = nnx.Linear(config.head_width, config.num_classes, rngs=rngs)
 
-    def __call__(self, images: Float[Array, "b height width 3"]) -> Float[Array, "b k"]:
+    def __call__(self, images: Shaped[Array | np.ndarray, "..."]) -> Float[Array, "b k"]:
         """Classifies images.
 
         Args:
@@ -165,13 +168,9 @@ class EfficientNet(nnx.Module):
             Logits (b, classes).
 
         Raises:
-            ValueError: If the images are not (b, height, width, 3).
+            ValueError: If the images are not (b, height, width, 3) or not floating.
         """
-        if images.ndim != 4 or images.shape[-1] != 3:
-            raise ValueError(
-                f"EfficientNet wants images (b, height, width, 3); got shape {images.shape}. "
-                "Put channels last and examples first."
-            )
+        images = as_images(images, "EfficientNet")
         maps = self.stem(images)
         for index in range(self.num_blocks):
             maps = getattr(self, f"block_{index}")(maps)

@@ -12,7 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
+
+from repsim_jax.encoders._images import as_images
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),
@@ -191,7 +193,7 @@ class ViT(nnx.Module):
         projected = config.embedding_width
         self.head = nnx.Linear(config.width, projected, use_bias=False, rngs=rngs) if projected else None
 
-    def __call__(self, images: Float[Array, "b height width 3"]) -> Float[Array, "b q"]:
+    def __call__(self, images: Shaped[Array | np.ndarray, "..."]) -> Float[Array, "b q"]:
         """Embeds images.
 
         Args:
@@ -202,14 +204,9 @@ class ViT(nnx.Module):
             The normalized class token (b, d), projected to (b, q) where the configuration says so.
 
         Raises:
-            ValueError: If the images are not (b, height, width, 3) or smaller than a patch.
+            ValueError: If the images are not (b, height, width, 3), not floating, or smaller than a patch.
         """
-        side = self.config.patch_size
-        if images.ndim != 4 or images.shape[-1] != 3 or min(images.shape[1:3]) < side:
-            raise ValueError(
-                f"ViT wants images (b, height, width, 3) of at least {side} x {side} pixels; got shape {images.shape}. "
-                "Put channels last and examples first."
-            )
+        images = as_images(images, "ViT", least=self.config.patch_size)
         tokens = self.stem(images)
         for index in range(self.config.num_layers):
             tokens = getattr(self, f"block_{index}")(tokens)

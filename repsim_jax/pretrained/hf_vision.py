@@ -115,7 +115,8 @@ def load_clip(folder: Path) -> Pretrained:
         The model; it embeds images (b, q) where the file holds the projection, else as class tokens (b, d).
 
     Raises:
-        FileError: If a file is missing, damaged or not supported.
+        FileError: If a file is missing or not supported.
+        CorruptFileError: If a file is damaged.
 
     Source:
         Radford et al. (ICML 2021); names of ``CLIPModel`` and ``CLIPVisionModelWithProjection``.

@@ -9,7 +9,7 @@ from repsim_jax.encoders.vit import ViTConfig
 from repsim_jax.pretrained.assembly import Origin, kernel_last, transposed
 
 # Before the first block the class token is the same for every image: only the mean over tokens tells images apart.
-VIT_LAYOUT = {"stem": "token_mean", "block_*": "cls", "norm": "cls"}
+VIT_LAYOUT = {"stem/patch_embed*": "spatial_mean", "stem*": "token_mean", "block_*": "cls", "norm": "cls"}
 
 
 class Family(NamedTuple):
