@@ -135,7 +135,9 @@ class Manifest:
             )
             for layer in entry["layers"]
         )
-        if not layers or any(len(layer.chunks) != num_chunks for layer in layers):
+        if not layers or len({layer.name for layer in layers}) != len(layers):
+            raise ValueError("its layers do not have one unique name each")
+        if any(len(layer.chunks) != num_chunks for layer in layers):
             raise ValueError(f"it does not list {num_chunks} chunks for each layer")
         return cls(entry["dtype"], chunk_rows, ids, layers, dict(entry["metadata"]), dict(entry["versions"]))
 
