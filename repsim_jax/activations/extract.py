@@ -28,6 +28,42 @@ from repsim_jax.errors import AlignmentError, BadArrayError, StoreMismatchError,
 Progress = Callable[[int, int | None], None]
 
 
+class Recorded(NamedTuple):
+    """What an earlier run left in a folder.
+
+    Attributes:
+        num_rows: Rows that are safe on the disk.
+        batch_size: Examples that were computed together; the same rows in the same batches give the same bytes.
+        finished: Whether it is a whole store.
+    """
+
+    num_rows: int
+    batch_size: int | None
+    finished: bool
+
+
+def recorded(folder: str | os.PathLike[str]) -> Recorded | None:
+    """Looks whether a store was begun or finished in a folder.
+
+    Args:
+        folder: Any path.
+
+    Returns:
+        What is there, or None where nothing was committed yet.
+
+    Raises:
+        CorruptFileError: If what is there is damaged.
+    """
+    folder = Path(folder)
+    if (folder / MANIFEST_FILE).exists():
+        store = open_store(folder)
+        return Recorded(len(store), store.metadata.get("batch_size"), True)
+    if not (folder / JOURNAL_FILE).exists():
+        return None
+    progress = read_journal(folder / JOURNAL_FILE)
+    return Recorded(len(progress.ids), progress.header["metadata"].get("batch_size"), False) if progress.ids else None
+
+
 @overload
 def extract(
     model: Any,
@@ -114,7 +150,8 @@ def extract(
     first = stream.peek()
     selection = select(source, first, layers, layout)
     folder = None if store is None else Path(store)
-    size = (_recorded_batch_size(folder) if folder else None) or len(first.ids)
+    begun = recorded(folder) if folder else None
+    size = (begun and begun.batch_size) or len(first.ids)
     run = _Run(source, selection, stream, size, _total(batches), on_progress)
     if folder is None:
         return _in_memory(run, DTYPES[dtype], (metadata or {}).get("model", source.name))
@@ -132,9 +169,19 @@ def _in_memory(run: "_Run", dtype: np.dtype, name: str) -> Layers:
     parts: dict[str, list[np.ndarray]] = {layer: [] for layer in run.selection.policies}
     for new, rows in run.rows():
         for layer, array in checked_layers(rows, len(new)).items():
+            _check_width(layer, array, parts[layer])
             parts[layer].append(cast(layer, array, dtype, new, len(ids)))
         ids.extend(new)
-    return Layers(name, {layer: np.concatenate(arrays) for layer, arrays in parts.items()}, tuple(ids))
+    # One layer at a time gives its parts back, so that memory holds little more than the layers.
+    return Layers(name, {layer: np.concatenate(parts.pop(layer)) for layer in list(parts)}, tuple(ids))
+
+
+def _check_width(layer: str, array: np.ndarray, earlier: list[np.ndarray]) -> None:
+    if earlier and array.shape[1] != earlier[0].shape[1]:
+        raise BadArrayError(
+            f"layer {layer!r} has width {array.shape[1]} where {earlier[0].shape[1]} was expected, that of the first "
+            "batch. Give all inputs one shape, or another layout (token_mean, cls, spatial_mean)."
+        )
 
 
 def _finished(run: "_Run", folder: Path, described: dict[str, Any], dtype: str) -> Store:
@@ -292,14 +339,6 @@ def _described(run: _Run, metadata: Mapping[str, Any]) -> dict[str, Any]:
     versions = packages | {"python": platform.python_version()}
     own = {"layers": layers, "passed_over": run.selection.passed_over, "batch_size": run.size, "versions": versions}
     return {"model": run.tap.name, **metadata, **own}
-
-
-def _recorded_batch_size(folder: Path) -> int | None:
-    if (folder / MANIFEST_FILE).exists():
-        return open_store(folder).metadata.get("batch_size")
-    if (folder / JOURNAL_FILE).exists():
-        return read_journal(folder / JOURNAL_FILE).header["metadata"].get("batch_size")
-    return None
 
 
 def _total(batches: Batches) -> int | None:

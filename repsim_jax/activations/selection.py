@@ -54,7 +54,7 @@ def select(tap: Tap, batch: Batch, layers: Patterns = None, layout: Layout = Non
     patterns = [chosen] if isinstance(chosen, str) else list(chosen)
     check_layout(layout)
     found = tap.layers(batch.inputs)
-    reasons = _unfit(tap, batch, found)
+    reasons = unfit_layers(tap, batch, found)
     for pattern in patterns:
         _check_pattern(pattern, found, reasons)
     wanted = [name for name in found if any(_matches(name, pattern) for pattern in patterns)]
@@ -83,7 +83,17 @@ def _check_pattern(pattern: str, found: Mapping[str, Any], reasons: Mapping[str,
         raise BadArrayError(f"layer {refused[0]!r} cannot be used: {reasons[refused[0]]}.")
 
 
-def _unfit(tap: Tap, batch: Batch, found: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, str]:
+def unfit_layers(tap: Tap, batch: Batch, found: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, str]:
+    """Finds the tensors that are no representations of examples.
+
+    Args:
+        tap: The model.
+        batch: Some examples.
+        found: What ``tap.layers`` says of them.
+
+    Returns:
+        {layer: why it cannot be used}.
+    """
     size = len(batch.ids)
     longer = tap.layers(padded(batch, size + 1).inputs)
     reasons = {name: _why_unfit(struct, longer.get(name), size) for name, struct in found.items()}

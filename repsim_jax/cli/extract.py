@@ -1,0 +1,161 @@
+"""``repsim extract``: hidden layers of a model over a data set, streamed into a store that can be resumed."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from repsim_jax.activations.extract import Recorded
+    from repsim_jax.activations.store import Store
+    from repsim_jax.data.sources import Source
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        help="A built-in name (see `repsim models`), hf:FOLDER, FILE.onnx, or module:factory of your own model.",
+        show_default=False,
+    ),
+]
+Data = Annotated[
+    str,
+    typer.Option(
+        help="digits, a folder of images, or a .parquet, .txt, .npy, .npz or .safetensors file.", show_default=False
+    ),
+]
+Column = Annotated[str | None, typer.Option(help="Column of the file: encoded images, text, or an array.")]
+IdColumn = Annotated[str | None, typer.Option(help="Column of ids; row numbers where the file has none.")]
+Limit = Annotated[int | None, typer.Option(help="Only the first so many examples.")]
+Size = Annotated[
+    int | None, typer.Option(help="Resize images to this many pixels a side, for ONNX files and models of your own.")
+]
+
+
+def extract(
+    model: Model,
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Folder of the store; an unfinished one is resumed.", show_default=False)],
+    column: Column = None,
+    id_column: IdColumn = None,
+    limit: Limit = None,
+    layers: Annotated[
+        list[str] | None,
+        typer.Option(help="Layer or glob, quoted: 'block_*'. Repeat for more. Default: the model's own list, or all."),
+    ] = None,
+    layout: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="POLICY or 'GLOB=POLICY'; the first match wins. POLICY is flatten, spatial_mean, cls, token_mean or "
+            "space_as_samples."
+        ),
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16.")] = "float32",
+    batch_size: Annotated[int, typer.Option(help="Examples that are computed together.")] = 32,
+    size: Size = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out examples that cannot be read.")] = False,
+) -> None:
+    """Read hidden layers of a model over a data set into a store.
+
+    \b
+    repsim extract clip_vit_b16 --data photos/ --out clip.store
+    repsim extract model.onnx --data photos.parquet --column jpeg --size 224 --layout spatial_mean --out onnx.store
+    repsim extract my_code:make_model --data digits --layers 'block_*' --layout '*/attention=token_mean' --out my.store
+
+    Stopped in the middle? Give the same command again: it goes on where it was. Which layers are there?
+    `repsim layers MODEL --data ...` lists them.
+    """
+    from repsim_jax.activations import extract as read_layers
+    from repsim_jax.activations.extract import recorded
+    from repsim_jax.activations.specs import open_model, prepared
+    from repsim_jax.data.sources import open_source
+
+    source = open_source(data, column=column, id_column=id_column, limit=limit, on_bad="skip" if skip_bad else "raise")
+    begun = recorded(out)
+    _tell_start(source, begun)
+    opened = open_model(model, size=size)
+    # The first run's batches again, so that text padded to the longest of its batch is padded alike.
+    rows = (begun and begun.batch_size) or batch_size
+    with _bar(len(source), "extracting") as on_progress:
+        store = read_layers(
+            opened.tap,
+            prepared(source, opened.prepare, rows),
+            layers=layers or None,
+            layout=parse_layout(layout),
+            store=out,
+            dtype=dtype,
+            metadata={"model": model, "data": describe(source, column), "size": size},
+            on_progress=on_progress,
+        )
+    _tell_end(store, begun)
+
+
+def parse_layout(items: list[str] | None) -> str | dict[str, str] | None:
+    """Reads what stands after ``--layout``.
+
+    Args:
+        items: "POLICY" or "GLOB=POLICY", in the order written.
+
+    Returns:
+        One policy for all layers, {glob: policy} where a lone policy comes last as "*", or None.
+    """
+    if not items:
+        return None
+    lone = [item for item in items if "=" not in item]
+    if len(items) == len(lone) == 1:
+        return lone[0]
+    pairs = dict(item.rsplit("=", 1) for item in items if "=" in item)
+    return pairs | dict.fromkeys(["*"] if lone else [], lone[-1] if lone else "")
+
+
+def describe(source: "Source", column: str | None) -> dict[str, Any]:
+    """What a store must remember of its data, so that a run on other examples cannot go on with it.
+
+    Args:
+        source: The data.
+        column: The column that was asked for.
+
+    Returns:
+        JSON: name, column, number of examples and a checksum of their ids.
+    """
+    import hashlib
+
+    digest = hashlib.sha256("\0".join(source.ids).encode("utf-8", "surrogatepass")).hexdigest()
+    return {"source": source.name, "column": column, "num_examples": len(source), "ids_sha256": digest}
+
+
+@contextmanager
+def _bar(total: int, what: str) -> Iterator[Callable[[int, int | None], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda done, _: progress.update(task, completed=done)
+
+
+def _tell_start(source: "Source", begun: "Recorded | None") -> None:
+    for one, reason in (source.skipped or {}).items():
+        _say(f"left out {one}: {reason}")
+    if begun is not None and not begun.finished:
+        _say(f"resuming at row {begun.num_rows}")
+
+
+def _tell_end(store: "Store", begun: "Recorded | None") -> None:
+    passed_over = store.metadata.get("passed_over", {})
+    for layer, reason in list(passed_over.items())[:5]:
+        _say(f"passed over {layer}: {reason}")
+    if len(passed_over) > 5:
+        _say(f"passed over {len(passed_over) - 5} more; `repsim inspect` lists them")
+    done = "was complete already" if begun is not None and begun.finished else "written"
+    print(f"{store.path} {done}: {len(store.layers)} layers, {len(store)} rows, {store.dtype.name}")
+
+
+def _say(message: str) -> None:
+    from repsim_jax.report.text import printable
+
+    print(f"repsim: {printable(message)}", file=sys.stderr)
