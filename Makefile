@@ -66,10 +66,10 @@ pretrained: $(READY) ## Install the packages that carry pretrained weights (abou
 
 rivals: ## Install the rivals that benchmarks are measured against, with torch, into $(RIVALS).
 	@python="$$(for python in $(PYTHONS); do "$$python" -c 'import ensurepip' 2>/dev/null && { echo "$$python"; break; }; done)"; \
-	"$$python" -m venv $(RIVALS) && $(RIVALS)/bin/python -m pip install --quiet torch==2.13.0 pytorch-cka==1.1.3
+	"$$python" -m venv $(RIVALS) && $(RIVALS)/bin/python -m pip install --quiet -r requirements/rivals.txt
 
 bench: $(READY) ## Measure speed against the rivals of `make rivals`; results go to benchmarks/results.
-	@for script in benchmarks/[a-z]*.py; do RIVALS=$(RIVALS) $(BIN)/python "$$script" || exit; done
+	@for script in benchmarks/speed_*.py; do RIVALS=$(RIVALS) $(BIN)/python "$$script" || exit; done
 
 lock: $(READY) ## Resolve requirements/dev.in anew (with uv, in an environment of its own that is thrown away).
 	@scratch="$$(mktemp -d)" && trap 'rm -rf "$$scratch"' EXIT && $(BIN)/python -m venv "$$scratch" && "$$scratch/bin/python" -m pip install -qq uv \
