@@ -1,1 +1,28 @@
-"""TODO."""
+"""The front of the house: terminal tables, CSV, JSON, pictures and one self-contained page about a comparison."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from repsim_jax.report.findings import Digest, digest
+    from repsim_jax.report.page import render, write
+    from repsim_jax.report.plots import figures
+    from repsim_jax.report.tables import to_csv, to_json
+
+# Loaded on first use: an error message needs report.text, and must not wait for matplotlib.
+_HOMES = {
+    "Digest": "findings",
+    "digest": "findings",
+    "figures": "plots",
+    "render": "page",
+    "to_csv": "tables",
+    "to_json": "tables",
+    "write": "page",
+}
+__all__ = ["Digest", "digest", "figures", "render", "to_csv", "to_json", "write"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"repsim_jax.report.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'repsim_jax.report' has no attribute {name!r}; it has {', '.join(sorted(__all__))}")

@@ -1,0 +1,255 @@
+"""``repsim compare A B``: from two stores, array files or models to a report, and to the exit status of a gate."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import typer
+
+from repsim_jax.cli.extract import Column, IdColumn, Limit, Size
+
+if TYPE_CHECKING:
+    from repsim_jax.activations import Layers
+    from repsim_jax.evaluation import GateResult, Policy
+    from repsim_jax.report import Digest
+    from repsim_jax.similarity import Comparison
+
+_SIDE = "A store, an array file, or a model: a built-in name, hf:FOLDER, FILE.onnx or module:factory."
+_STORES = ("a.store", "b.store")
+_ARRAY_FILES = (".npy", ".npz", ".safetensors", ".parquet")
+
+
+class _Examples(NamedTuple):
+    """What models are shown, as options of ``repsim extract``."""
+
+    data: str | None
+    column: str | None
+    id_column: str | None
+    limit: int | None
+    layout: list[str] | None
+    batch_size: int
+    size: int | None
+    skip_bad: bool
+
+
+def compare(
+    a: Annotated[str, typer.Argument(metavar="A", help=_SIDE)],
+    b: Annotated[str, typer.Argument(metavar="B", help="The same for the other side; rows are matched by example id.")],
+    data: Annotated[str | None, typer.Option(help="Examples for models: as in `repsim extract`.")] = None,
+    column: Column = None,
+    id_column: IdColumn = None,
+    limit: Limit = None,
+    measures: Annotated[str | None, typer.Option(help="Comma-separated; see `repsim measures`.")] = None,
+    layers_a: Annotated[list[str] | None, typer.Option(help="Layer or glob of A, quoted. Repeat for more.")] = None,
+    layers_b: Annotated[list[str] | None, typer.Option(help="Layer or glob of B, quoted. Repeat for more.")] = None,
+    layout: Annotated[list[str] | None, typer.Option(help="POLICY or 'GLOB=POLICY', as in `repsim extract`.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Examples that are computed together.")] = 32,
+    size: Size = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out examples that cannot be read.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("repsim-report"),
+    gate: Annotated[Path | None, typer.Option(help="Policy (TOML): exit 0 if it holds, 1 if not, 2 on errors.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON instead of a summary.")] = False,
+    csv: Annotated[Path | None, typer.Option(help="Also write the table to this CSV file.")] = None,
+    title: Annotated[str | None, typer.Option(help="Heading of the report.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Write into a folder that holds other things.")] = False,
+) -> None:
+    """Compare all layers of A with all layers of B; write a report, print a summary, judge a gate."""
+    # The cheap doors first: nothing is extracted for a policy, measure or folder that cannot be used.
+    policy = _policy(gate)
+    names = _measures(measures, policy)
+    _check_out(out, (a, b), force)
+    examples = _Examples(data, column, id_column, limit, layout, batch_size, size, skip_bad)
+    sides = [
+        _side(spec, out / store, globs, examples)
+        for spec, store, globs in zip((a, b), _STORES, (layers_a, layers_b), strict=True)
+    ]
+    if sides[0].name == sides[1].name:
+        sides = [side._replace(name=spec) for side, spec in zip(sides, (a, b), strict=True)]
+    comparison = _compared(sides, names, quiet=as_json)
+    verdict = _judged(comparison, policy)
+    found, page = _reported(comparison, out, title, verdict, _provenance((a, b), examples, sides))
+    if csv is not None:
+        _write_csv(comparison, csv)
+    _tell(found, verdict, page, as_json)
+    if verdict is not None and not verdict.passed:
+        raise typer.Exit(1)
+
+
+def _policy(gate: Path | None) -> "Policy | None":
+    if gate is None:
+        return None
+    from repsim_jax.evaluation import load_policy
+
+    return load_policy(gate)
+
+
+def _measures(wanted: str | None, policy: "Policy | None") -> tuple[str, ...]:
+    """The measures asked for, and those that the policy judges."""
+    from repsim_jax import similarity
+
+    names = (
+        similarity.DEFAULT_MEASURES
+        if wanted is None
+        else tuple(one.strip() for one in wanted.split(",") if one.strip())
+    )
+    for name in names:
+        similarity.measure(name)
+    judged = () if policy is None else tuple(rule.measure for rule in policy.rules)
+    return tuple(dict.fromkeys((*names, *judged)))
+
+
+def _check_out(out: Path, inputs: tuple[str, str], force: bool) -> None:
+    """Refuses a folder with anything but our own earlier work on the same two sides."""
+    import json
+
+    from repsim_jax.errors import FileError
+    from repsim_jax.report.page import DOCUMENT, PAGE, PICTURES, TABLE
+
+    if out.exists() and not out.is_dir():
+        raise FileError(out, "the report needs a folder, and this is a file. Choose another --out.")
+    if force or not out.exists():
+        return
+    foreign = sorted(
+        {one.name for one in out.iterdir() if not one.name.startswith(".repsim-")}
+        - {DOCUMENT, PAGE, PICTURES, TABLE, *_STORES}
+    )
+    if foreign:
+        raise FileError(
+            out, f"this folder holds other things ({', '.join(foreign[:3])}). Choose another --out, or add --force."
+        )
+    if not (out / DOCUMENT).exists() and not (out / PAGE).exists():
+        return
+    try:
+        earlier = json.loads((out / DOCUMENT).read_text())["provenance"]
+        same = (earlier["first"], earlier["second"]) == inputs
+    except (OSError, ValueError, KeyError, TypeError):
+        same = False
+    if not same:
+        raise FileError(
+            out, "this folder holds the report of another comparison. Choose another --out, or add --force."
+        )
+
+
+def _side(spec: str, store: Path, patterns: list[str] | None, examples: _Examples) -> "Layers":
+    from repsim_jax.activations.files import load_layers
+
+    path = Path(spec)
+    if path.is_dir() or path.suffix.lower() in _ARRAY_FILES:
+        return _chosen(load_layers(path), patterns)
+    return _extracted(spec, store, patterns, examples)
+
+
+def _chosen(side: "Layers", patterns: list[str] | None) -> "Layers":
+    if not patterns:
+        return side
+    from fnmatch import fnmatchcase
+
+    from repsim_jax.errors import UnknownNameError
+
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in side.names):
+            raise UnknownNameError.of(f"layer of {side.name}", pattern, side.names)
+    names = [name for name in side.names if any(fnmatchcase(name, pattern) for pattern in patterns)]
+    return side._replace(layers={name: side.read(name) for name in names})
+
+
+def _extracted(spec: str, store: Path, patterns: list[str] | None, examples: _Examples) -> "Layers":
+    """Runs a model over the examples into a resumable store beside the report, as ``repsim extract`` does."""
+    import sys
+    from contextlib import redirect_stdout
+
+    from repsim_jax.activations.files import load_layers
+    from repsim_jax.cli.extract import extract
+    from repsim_jax.errors import FileError
+
+    if examples.data is None:
+        raise FileError(spec, "no store or array file is here. If this is a model, say with --data what to show it.")
+    shown: dict[str, Any] = examples._asdict()
+    with redirect_stdout(sys.stderr):  # what --json prints is for a program
+        extract(model=spec, out=store, layers=patterns, **shown)
+    return load_layers(store)._replace(name=spec)
+
+
+def _compared(sides: "list[Layers]", names: tuple[str, ...], *, quiet: bool) -> "Comparison":
+    from rich.console import Console
+
+    from repsim_jax import similarity
+    from repsim_jax.report.text import styled
+
+    with Console(stderr=True, quiet=quiet).status("comparing") as status:
+        return similarity.compare(
+            *sides,
+            measures=names,
+            on_progress=lambda name, done, total: status.update(styled(f"comparing: {name} ({done + 1} of {total})")),
+        )
+
+
+def _judged(comparison: "Comparison", policy: "Policy | None") -> "GateResult | None":
+    if policy is None:
+        return None
+    from repsim_jax.evaluation import check
+
+    return check(comparison, policy)
+
+
+def _provenance(inputs: tuple[str, str], examples: _Examples, sides: "list[Layers]") -> dict[str, str]:
+    import json
+    import platform
+    import shlex
+    import sys
+    from datetime import UTC, datetime
+
+    import numpy
+
+    import repsim_jax
+    from repsim_jax.activations import Store
+
+    told = {"first": inputs[0], "second": inputs[1], "command": shlex.join(["repsim", *sys.argv[1:]])}
+    told |= {"data": examples.data} if examples.data else {}
+    for which, side in zip(("first", "second"), sides, strict=True):
+        if isinstance(side.layers, Store):
+            told |= {
+                f"{which}, {key}": value if isinstance(value, str) else json.dumps(value)
+                for key, value in side.layers.metadata.items()
+            }
+    versions = f"repsim_jax {repsim_jax.__version__}, numpy {numpy.__version__}, Python {platform.python_version()}"
+    return {
+        **told,
+        "made": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        "versions": versions,
+        "machine": platform.platform(),
+    }
+
+
+def _reported(
+    comparison: "Comparison", out: Path, title: str | None, verdict: "GateResult | None", provenance: dict[str, str]
+) -> "tuple[Digest, Path]":
+    from repsim_jax import report
+
+    page = report.write(comparison, out, title=title, gate=verdict, provenance=provenance)
+    return report.digest(comparison), page
+
+
+def _write_csv(comparison: "Comparison", path: Path) -> None:
+    from repsim_jax.activations.durable import replace_file
+    from repsim_jax.report import to_csv
+
+    replace_file(path, to_csv(comparison).encode())
+
+
+def _tell(found: "Digest", verdict: "GateResult | None", page: Path, as_json: bool) -> None:
+    from repsim_jax.report import tables
+
+    if as_json:
+        import json
+
+        document: dict[str, Any] = tables.to_json(found, gate=verdict)
+        print(json.dumps({**document, "report": str(page)}, indent=1, allow_nan=False))
+        return
+    from rich.console import Console
+
+    from repsim_jax.report.text import printable
+
+    console = Console(highlight=False)
+    console.print(tables.summary(found, gate=verdict))
+    console.print()
+    console.print(f"Report: {printable(page)}", markup=False, soft_wrap=True)
