@@ -34,7 +34,9 @@ def numpy_twin(w: Weights, x: np.ndarray) -> dict[str, np.ndarray]:
     x = np.pad(x.astype(np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
     height, width = x.shape[1] - 2, x.shape[2] - 2
     conv = w.bias + sum(
-        np.einsum("nhwc,co->nhwo", x[:, i : i + height, j : j + width], w.kernel[i, j]) for i in range(3) for j in range(3)
+        np.einsum("nhwc,co->nhwo", x[:, i : i + height, j : j + width], w.kernel[i, j])
+        for i in range(3)
+        for j in range(3)
     )
     pool = np.maximum(conv, 0).mean((1, 2))
     fc = np.tanh(pool @ w.fc + w.fc_bias)
