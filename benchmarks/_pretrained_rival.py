@@ -105,6 +105,7 @@ def outputs(name: str, model: transformers.PreTrainedModel, images: torch.Tensor
 
 
 def main() -> None:
+    """Fills the folder."""
     folder = Path(sys.argv[1])
     torch.manual_seed(0)
     images = {
