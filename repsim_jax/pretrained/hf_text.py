@@ -57,7 +57,7 @@ def load_bert_folder(folder: str | Path) -> Pretrained:
             folder,
             f"its tokenizer has {size} tokens, but the model has {config.vocab_size}: they do not belong together.",
         )
-    pad_id = int(settings.get("pad_token_id") or 0)
+    pad_id = max(config.first_position - 1, 0)  # any id would do for BERT, whose mask hides padding
     return Pretrained(
         name=str(folder),
         model=model,
