@@ -2,7 +2,7 @@
 
 from repsim_jax.linalg.bases import Basis, compact, orthonormal_basis
 from repsim_jax.linalg.distances import SplitRows, pairwise_sq_distances, split_rows, sq_distances, unit_rows
-from repsim_jax.linalg.pairs import all_pairs, in_layer_order, stacked
+from repsim_jax.linalg.pairs import Stacks, all_pairs, in_layer_order, mapped, stacked
 from repsim_jax.linalg.precision import precise_jit
 from repsim_jax.linalg.products import batch_squared_products, squared_products
 from repsim_jax.linalg.ranks import average_ranks, round_significant
@@ -13,6 +13,7 @@ __all__ = [
     "Basis",
     "SplitRows",
     "SquaredProducts",
+    "Stacks",
     "TileSums",
     "all_pairs",
     "average_ranks",
@@ -20,15 +21,16 @@ __all__ = [
     "center",
     "compact",
     "in_layer_order",
+    "mapped",
     "orthonormal_basis",
     "pairwise_sq_distances",
     "power_of_two_scale",
     "precise_jit",
     "round_significant",
     "row_blocks",
-    "squared_products",
     "split_rows",
     "sq_distances",
+    "squared_products",
     "stacked",
     "standardize",
     "tile_products",

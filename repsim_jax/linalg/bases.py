@@ -1,4 +1,4 @@
-"""Orthonormal bases of representations: the thin SVD with its numerical rank, shared by the CCA and Procrustes families."""
+"""Orthonormal bases of representations: the thin SVD and its numerical rank, for the CCA and Procrustes families."""
 
 from typing import NamedTuple
 

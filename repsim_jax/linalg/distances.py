@@ -54,9 +54,9 @@ def split_rows(x: Float[Array, "n d"]) -> SplitRows:
 def sq_distances(left: SplitRows, right: SplitRows) -> Float[Array, "i j"]:
     r"""Squared distances :math:`\|x_i - x_j\|^2` between two blocks of rows, through one matrix product.
 
-    The usual expansion :math:`r_i + r_j - 2 x_i^T x_j` loses every digit when a few directions are thousands of times larger
-    than the rest. Distances do not change under rotation, so the differences along the largest directions are taken directly, and
-    the expansion serves the remainder only.
+    The usual expansion :math:`r_i + r_j - 2 x_i^T x_j` loses every digit when a few directions are thousands of times
+    larger than the rest. Distances do not change under rotation, so the differences along the largest directions are
+    taken directly, and the expansion serves the remainder only.
 
     Args:
         left: Rows i.
@@ -86,7 +86,7 @@ def pairwise_sq_distances(x: Float[Array, "n d"]) -> Float[Array, "n n"]:
 
 
 def _largest_directions(x: Float[Array, "n d"], k: int) -> Float[Array, "d k"]:
-    """Orthonormal directions near the top right-singular vectors; exact orthonormality matters, exact optimality does not."""
+    """Orthonormal directions near the top right-singular vectors; orthonormality must be exact, optimality need not."""
     start = x[jnp.linspace(0, x.shape[0] - 1, k).astype(int)].T
     probe = jnp.cos(jnp.arange(x.shape[1] * k, dtype=x.dtype)).reshape(x.shape[1], k)  # never orthogonal to everything
     basis = jnp.linalg.qr(start + jnp.max(jnp.abs(start)) * 0.1 * probe)[0]

@@ -6,7 +6,7 @@ from jaxtyping import Array, Float
 
 
 def power_of_two_scale(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Divides by the power of two that brings the largest magnitude into [1/2, 1): exact, and overflow-proof afterwards.
+    """Divides by the power of two that brings the largest magnitude into [1/2, 1): exact, and safe from overflow.
 
     Args:
         x: Any array.

@@ -1,6 +1,6 @@
 """Sums over pairs of Gram (kernel) matrices, visited tile by tile, so that no (n, n) matrix is ever held."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
 import jax
@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from repsim_jax.linalg.pairs import in_layer_order, stacked
+from repsim_jax.linalg.pairs import Stacks, in_layer_order, mapped
 
-# Tiles of 256 x 256 keep both operands of a product in a CPU core's cache and are large enough to keep an accelerator busy.
+# Tiles of 256 x 256 keep both operands of a product in a CPU core's cache and are large enough to keep an accelerator
+# busy.
 TILE = 256
 # Products of tiles are summed in runs of this length: shorter sums keep float32 exact, and XLA's CPU backend
 # multiplies such blocks several times faster than one very long, thin product.
@@ -80,26 +81,23 @@ def tile_products(g: Float[Array, "la i j"], h: Float[Array, "lb i j"]) -> Squar
     return SquaredProducts(cross, *(jnp.square(run).sum(-1).sum(-1) for run in runs))
 
 
-def tile_sums(
-    tile: Callable[[State, State, jax.Array], jax.Array], states_a: Sequence[State], states_b: Sequence[State]
-) -> TileSums:
+def tile_sums(tile: Callable[[State, State, jax.Array], jax.Array], a: Stacks[State], b: Stacks[State]) -> TileSums:
     """Inner products and row sums of symmetric Gram matrices, from the tiles of their upper triangle.
 
     Args:
-        tile: ``tile(left, right, on_diagonal)`` takes states of one shape stacked on a leading layer axis, rows cut to one block, and
-            returns (layers, size, size); rows that only fill the last block are zero in every array of the state and must give zeros.
-        states_a: For each layer of the first side a pytree of arrays with leading axis n.
-        states_b: The same for the second side.
+        tile: ``tile(left, right, on_diagonal)`` takes states of one shape stacked on a leading layer axis, rows cut to
+            one block, and returns (layers, size, size); rows that only fill the last block are zero in every array of
+            the state and must give zeros.
+        a: For each layer of the first side a pytree of arrays with leading axis n, stacked by shape.
+        b: The same for the second side.
 
     Returns:
         The sums.
     """
-    leaves = jax.tree.leaves(states_a[0])
-    n, dtype = leaves[0].shape[0], leaves[0].dtype
+    leaf = jax.tree.leaves(a[0][1])[0]
+    n, dtype = leaf.shape[1], leaf.dtype
     size = min(TILE, n)
-    sides = [
-        stacked([jax.tree.map(lambda leaf: row_blocks(leaf, size), s) for s in side]) for side in (states_a, states_b)
-    ]
+    sides = [mapped(lambda state: jax.tree.map(lambda leaf: row_blocks(leaf, size), state), side) for side in (a, b)]
     count = -(-n // size)
 
     def visit(total: TileSums, where: tuple[jax.Array, jax.Array]) -> tuple[TileSums, None]:
@@ -118,12 +116,12 @@ def tile_sums(
         )
         return TileSums(products, *rows), None
 
-    la, lb = len(states_a), len(states_b)
+    la, lb = (sum(len(where) for where, _ in side) for side in (a, b))
     zero = TileSums(
         SquaredProducts(jnp.zeros((la, lb), dtype), jnp.zeros(la, dtype), jnp.zeros(lb, dtype)),
         jnp.zeros((la, count, size), dtype),
         jnp.zeros((lb, count, size), dtype),
     )
-    upper = tuple(map(jnp.asarray, np.triu_indices(count)))
-    sums = jax.lax.scan(visit, zero, upper)[0]
+    rows, columns = np.triu_indices(count)
+    sums = jax.lax.scan(visit, zero, (jnp.asarray(rows), jnp.asarray(columns)))[0]
     return TileSums(sums.products, *(rows.reshape(rows.shape[0], -1)[:, :n] for rows in (sums.rows_a, sums.rows_b)))

@@ -1,4 +1,4 @@
-"""Centered kernel alignment: how alike are the pairwise similarities that two representations give to the same examples?
+"""Centered kernel alignment: how alike are the pairwise similarities that two representations give to examples?
 
 Kornblith et al. 2019, "Similarity of Neural Network Representations Revisited" (arXiv 1905.00414).
 """
@@ -12,24 +12,30 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from repsim_jax._compat import is_traced
 from repsim_jax.errors import BadArrayError
 from repsim_jax.linalg import (
     SplitRows,
     SquaredProducts,
+    Stacks,
     TileSums,
     batch_squared_products,
     center,
+    in_layer_order,
+    mapped,
     pairwise_sq_distances,
     precise_jit,
     split_rows,
     sq_distances,
     squared_products,
+    stacked,
     standardize,
     tile_sums,
 )
 from repsim_jax.similarity.inputs import checked_layers, defined
 
-# The median distance is taken over this many evenly spaced rows at most: its error is far below what the bandwidth's choice changes.
+# The median distance is taken over this many evenly spaced rows at most: its error is far below what the bandwidth's
+# choice changes.
 _SAMPLE_ROWS = 1024
 UNDEFINED = "the self-similarity of one of the two is not positive: at this number of examples nothing but noise varies"
 
@@ -40,14 +46,17 @@ def linear_cka(x: Any, y: Any, *, unbiased: bool = False) -> Float[Array, ""]:
     Args:
         x: Representation (n, dx) of n examples.
         y: Representation (n, dy) of the same examples, in the same order.
-        unbiased: Replace each HSIC by its unbiased estimator. The biased one grows with the width: random representations with
-            d >> n score near 1. The unbiased one is 0 on average for independent representations, and can be negative.
+        unbiased: Replace each HSIC by its unbiased estimator. The biased one grows with the width: random
+            representations with d >> n score near 1. The unbiased one is 0 on average for independent representations,
+            and can be negative.
 
     Returns:
-        A scalar: in [0, 1], 1 for equal up to rotation, translation and scale; unbiased: at most about 1, 0 expected by chance.
+        A scalar: in [0, 1], 1 for equal up to rotation, translation and scale; unbiased: at most about 1, 0 expected by
+        chance.
 
     Raises:
-        BadArrayError: If rows differ in number, are fewer than 3 (unbiased: 4), or hold NaN, infinity or nothing that varies.
+        BadArrayError: If rows differ in number, are fewer than 3 (unbiased: 4), or hold NaN, infinity or nothing that
+            varies.
 
     Source:
         Kornblith et al. 2019, equation 6; unbiased HSIC: Song et al. 2012, equation 5.
@@ -79,15 +88,13 @@ def linear_cka_pairs(
     Returns:
         (L_A, L_B) scores.
     """
-    xs, ys = ([standardize(layer) for layer in side] for side in (xs, ys))
-    products = squared_products(xs, ys)
-    if not unbiased:
-        return _ratio(products)
-    return _ratio(_unbiased(products, _row_norms(xs), _row_norms(ys)))
+    a, b = (mapped(standardize, stacked(side)) for side in (xs, ys))
+    products = squared_products(a, b)
+    return _ratio(_unbiased(products, _row_norms(a), _row_norms(b)) if unbiased else products)
 
 
-def _row_norms(layers: Sequence[jax.Array]) -> Float[Array, "l n"]:
-    return jnp.stack([jnp.sum(jnp.square(layer), axis=1) for layer in layers])
+def _row_norms(stacks: Stacks[jax.Array]) -> Float[Array, "l n"]:
+    return in_layer_order(mapped(lambda layer: jnp.sum(jnp.square(layer), axis=1), stacks))
 
 
 def _unbiased(products: SquaredProducts, r: Float[Array, "la n"], s: Float[Array, "lb n"]) -> SquaredProducts:
@@ -120,7 +127,8 @@ def minibatch_cka(x: Any, y: Any, *, batch_size: int = 256) -> Float[Array, ""]:
     Args:
         x: Representation (n, dx).
         y: Representation (n, dy) of the same examples.
-        batch_size: Examples per batch, consecutive rows, at least 4; a remainder of 4 or more rows is a batch too, fewer are left out.
+        batch_size: Examples per batch, consecutive rows, at least 4; a remainder of 4 or more rows is a batch too,
+            fewer are left out.
 
     Returns:
         A scalar, at most about 1; 0 expected by chance.
@@ -129,7 +137,8 @@ def minibatch_cka(x: Any, y: Any, *, batch_size: int = 256) -> Float[Array, ""]:
         BadArrayError: As ``linear_cka``, and for a ``batch_size`` below 4.
 
     Source:
-        Nguyen, Raghu and Kornblith 2021, "Do Wide and Deep Networks Learn the Same Things?" (arXiv 2010.15327), equation 2.
+        Nguyen, Raghu and Kornblith 2021, "Do Wide and Deep Networks Learn the Same Things?" (arXiv 2010.15327),
+        equation 2.
     """
     check_batch_size(batch_size)
     pair = checked_layers((x, y), operation="minibatch_cka", min_rows=4, names=("x", "y"))
@@ -166,32 +175,37 @@ def minibatch_cka_pairs(
     """
     n = xs[0].shape[0]
     size = min(batch_size, n)
-    sides = tuple(tuple(standardize(layer) for layer in side) for side in (xs, ys))
-    whole = jax.tree.map(lambda layer: layer[: n - n % size].reshape(-1, size, layer.shape[1]), sides)
-    total = jax.lax.scan(lambda _, batch: (None, _batch_hsic(*batch)), None, whole)[1]
-    total = jax.tree.map(lambda per_batch: per_batch.sum(0), total)
-    if n % size >= 4:
-        rest = _batch_hsic(*jax.tree.map(lambda layer: layer[n - n % size :], sides))
-        total = jax.tree.map(jnp.add, total, rest)
+    sides = [mapped(standardize, stacked(side)) for side in (xs, ys)]
+    where = [[positions for positions, _ in side] for side in sides]
+    stacks = [[stack for _, stack in side] for side in sides]
+
+    def hsic(batch: list[list[jax.Array]]) -> SquaredProducts:
+        return _batch_hsic(*(list(zip(*side, strict=True)) for side in zip(where, batch, strict=True)))
+
+    cut = n - n % size
+    whole = jax.tree.map(lambda z: jnp.moveaxis(z[:, :cut].reshape(len(z), -1, size, z.shape[2]), 1, 0), stacks)
+    total = jax.tree.map(lambda each: each.sum(0), jax.lax.map(hsic, whole))
+    if n - cut >= 4:
+        total = jax.tree.map(jnp.add, total, hsic(jax.tree.map(lambda z: z[:, cut:], stacks)))
     return _ratio(total)
 
 
-def _batch_hsic(xs: Sequence[jax.Array], ys: Sequence[jax.Array]) -> SquaredProducts:
+def _batch_hsic(a: Stacks[jax.Array], b: Stacks[jax.Array]) -> SquaredProducts:
     """Unbiased HSICs of one batch."""
-    n = xs[0].shape[0]
-    xs, ys = ([center(layer) for layer in side] for side in (xs, ys))
-    products = _unbiased(batch_squared_products(xs, ys), _row_norms(xs), _row_norms(ys))
+    n = a[0][1].shape[1]
+    a, b = (mapped(center, side) for side in (a, b))
+    products = _unbiased(batch_squared_products(a, b), _row_norms(a), _row_norms(b))
     return jax.tree.map(lambda value: value / (n * (n - 3)), products)
 
 
 def rbf_cka(x: Any, y: Any, *, bandwidth: float = 1.0, unbiased: bool = False) -> Float[Array, ""]:
-    r"""CKA with Gaussian kernels :math:`\exp(-\|x_i - x_j\|^2 / (2 \sigma^2))`, sigma a multiple of the median distance.
+    r"""CKA with Gaussian kernels :math:`\exp(-\|x_i - x_j\|^2 / 2 \sigma^2)`, sigma in units of the median distance.
 
     Args:
         x: Representation (n, dx).
         y: Representation (n, dy) of the same examples.
-        bandwidth: sigma in units of each representation's median pairwise distance (over at most 1,024 evenly spaced rows); small
-            values attend to near neighbors only.
+        bandwidth: sigma in units of each representation's median pairwise distance (over at most 1,024 evenly spaced
+            rows); small values attend to near neighbors only.
         unbiased: Use the unbiased HSIC.
 
     Returns:
@@ -218,7 +232,7 @@ def check_bandwidth(bandwidth: float) -> None:
     Raises:
         BadArrayError: If it is not a positive finite number.
     """
-    if not isinstance(bandwidth, jax.core.Tracer) and not (np.isfinite(bandwidth) and bandwidth > 0):
+    if not is_traced(bandwidth) and not (np.isfinite(bandwidth) and bandwidth > 0):
         raise BadArrayError(
             f"rbf_cka needs a positive finite bandwidth (in units of the median distance), got {bandwidth}."
         )
@@ -239,7 +253,7 @@ def rbf_cka_pairs(
     Returns:
         (L_A, L_B) scores.
     """
-    sides = [[_kernel_rows(layer, bandwidth) for layer in side] for side in (xs, ys)]
+    sides = [mapped(lambda layer: _kernel_rows(layer, bandwidth), stacked(side), one_by_one=True) for side in (xs, ys)]
     tile = jax.vmap(functools.partial(_kernel_tile, unbiased=unbiased), in_axes=(0, 0, None))
     return _ratio(_hsic(tile_sums(tile, *sides), unbiased))
 
@@ -253,7 +267,7 @@ class _KernelRows(NamedTuple):
 
 
 def _kernel_rows(x: Float[Array, "n d"], bandwidth: float | jax.Array) -> _KernelRows:
-    """Rows in units of sigma * sqrt(2), and the kernel's mean over a sample of rows, which is subtracted from it everywhere."""
+    """Rows in units of sigma * sqrt(2), and the mean kernel over a sample of rows, to be subtracted everywhere."""
     n = x.shape[0]
     x = standardize(x)
     sample = pairwise_sq_distances(x[:: -(-n // _SAMPLE_ROWS)])
@@ -273,7 +287,7 @@ def _median_off_diagonal(squared: Float[Array, "m m"]) -> Float[Array, ""]:
 def _kernel_tile(
     left: _KernelRows, right: _KernelRows, on_diagonal: jax.Array, *, unbiased: bool
 ) -> Float[Array, "i j"]:
-    """Kernel values minus one and minus their mean: constants that centering removes, and with them the digits they would cost."""
+    """Kernel values less one and less their mean: constants that centering removes, and the digits they would cost."""
     kernel = jnp.expm1(-sq_distances(left.rows, right.rows)) - left.offset[:, None]
     exact = jnp.where(
         on_diagonal & jnp.eye(kernel.shape[0], dtype=bool), 0.0 if unbiased else -left.offset[:, None], kernel

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from repsim_jax._compat import is_traced
 from repsim_jax.errors import BadArrayError
 
 # Largest share of a representation's variation that may be lost when float64 or integer input is rounded to float32.
@@ -25,8 +26,8 @@ def checked_layers(
         operation: What is being computed, the subject of every error message.
         min_rows: Fewest examples for which the result is defined.
         names: What to call each layer in messages.
-        shift_invariant: Whether the result ignores each feature's mean; float64 and integer input is then centered before it is
-            rounded to float32.
+        shift_invariant: Whether the result ignores each feature's mean; float64 and integer input is then centered
+            before it is rounded to float32.
 
     Returns:
         One float32 array per layer (float64 where jax_enable_x64 is set and the input has it).
@@ -73,31 +74,32 @@ def _numeric(layer: Any, name: str, operation: str) -> jax.Array | np.ndarray:
         raise BadArrayError(f"{operation} works on real numbers, got {name} of dtype {array.dtype}. {advice}")
     if array.ndim != 2:
         raise BadArrayError(
-            f"{operation} works on (n examples, d features), got {name} {array.shape}. "
-            + (
-                "Pass x[:, None] if each example has one feature."
-                if array.ndim == 1
-                else "Choose a layout first: flatten, spatial mean, tokens as rows, ... (repsim_jax.activations.layout)."
-            )
+            f"{operation} works on (n examples, d features), got {name} {array.shape}. {_shape_advice(array.ndim)}"
         )
     return array
 
 
+def _shape_advice(ndim: int) -> str:
+    if ndim == 1:
+        return "Pass x[:, None] if each example has one feature."
+    return "Choose a layout first: flatten, spatial mean, tokens as rows, ... (repsim_jax.activations.layout)."
+
+
 def _checked_values(array: jax.Array | np.ndarray, name: str, operation: str, shift_invariant: bool) -> jax.Array:
-    if isinstance(array, jax.core.Tracer):
-        return array.astype(jnp.promote_types(array.dtype, jnp.float32))
+    if is_traced(array):
+        return jnp.asarray(array, jnp.promote_types(array.dtype, jnp.float32))
     if jnp.issubdtype(array.dtype, jnp.floating):
         _raise_unless_finite(array, name, operation)
     if array.size and bool((array == array[:1]).all()):
         raise BadArrayError(
-            f"{operation} is undefined for {name} {array.shape}: all {array.shape[0]} rows are equal, so nothing varies. "
-            "Leave this layer out (a dead or constant layer), or check how it was extracted."
+            f"{operation} is undefined for {name} {array.shape}: all {array.shape[0]} rows are equal, so nothing "
+            "varies. Leave this layer out (a dead or constant layer), or check how it was extracted."
         )
     if (
         isinstance(array, np.ndarray)
         and array.dtype.itemsize >= 4
         and array.dtype != np.float32
-        and not jax.config.jax_enable_x64
+        and jnp.result_type(float) == jnp.float32
     ):
         return jnp.asarray(_rounded(array, name, operation, shift_invariant))
     return jnp.asarray(array, jnp.promote_types(array.dtype, jnp.float32))
@@ -122,7 +124,7 @@ def _raise_unless_finite(array: jax.Array | np.ndarray, name: str, operation: st
 
 
 def _rounded(array: np.ndarray, name: str, operation: str, shift_invariant: bool) -> np.ndarray:
-    """Float64 or integer input in float32: shifted and scaled on the host first, so that large offsets and units lose nothing."""
+    """Float64 or integer input in float32: centered and scaled on the host first, so that no digits are lost."""
     if array.dtype.kind in "iu" and array.dtype.itemsize == 8 and np.abs(array.astype(np.float64)).max() >= 2**53:
         raise BadArrayError(
             f"{operation} got integers beyond 2**53 in {name}: they are not exact as numbers. Scale them down first."
@@ -156,6 +158,6 @@ def defined(value: jax.Array, *, operation: str, reason: str) -> jax.Array:
     Raises:
         BadArrayError: If it is not finite.
     """
-    if not isinstance(value, jax.core.Tracer) and not bool(jnp.isfinite(value)):
+    if not is_traced(value) and not bool(jnp.isfinite(value)):
         raise BadArrayError(f"{operation} is undefined for this input: {reason}.")
     return value

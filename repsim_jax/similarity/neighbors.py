@@ -13,7 +13,9 @@ from jaxtyping import Array, Float
 from repsim_jax.errors import BadArrayError, UnknownNameError
 from repsim_jax.linalg import (
     SplitRows,
+    Stacks,
     in_layer_order,
+    mapped,
     precise_jit,
     round_significant,
     row_blocks,
@@ -52,8 +54,9 @@ def mutual_knn(x: Any, y: Any, *, k: int | None = None, metric: Metric = "cosine
         Huh et al. 2024, appendix A (mutual_knn).
 
     Differs:
-        Features are centered first, so that an offset changes nothing. Examples tied for the k-th place share it: the score is the
-        expected overlap under random tie-breaking, where taking the lower row number would find neighbors in common by accident.
+        Features are centered first, so that an offset changes nothing. Examples tied for the k-th place share it: the
+        score is the expected overlap under random tie-breaking, where taking the lower row number would find neighbors
+        in common by accident.
     """
     pair = checked_layers((x, y), operation="mutual_knn", min_rows=5, names=("x", "y"))
     k = number_of_neighbors(k, pair[0].shape[0])
@@ -110,27 +113,18 @@ def mutual_knn_pairs(
     """
     n = xs[0].shape[0]
     size = max(1, min(n, _BLOCK_ELEMENTS // n))
-    sides = [stacked([_rows(layer, metric) for layer in side]) for side in (xs, ys)]
-    blocked = [
-        [jax.tree.map(lambda leaf: jax.vmap(lambda z: row_blocks(z, size))(leaf), s) for _, s in side] for side in sides
-    ]
+    sides = [mapped(lambda layer: _rows(layer, metric), stacked(side)) for side in (xs, ys)]
+    cut = [mapped(lambda rows: jax.tree.map(lambda leaf: row_blocks(leaf, size), rows), side) for side in sides]
     numbers = row_blocks(jnp.arange(1, n + 1), size) - 1  # -1 marks rows that only fill the last block
 
     def visit(total: jax.Array, block: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         index, rows = block
-        shares = (
-            in_layer_order(
-                [
-                    (
-                        where,
-                        jax.vmap(lambda b, a: _shares(b, a, rows, k))(jax.tree.map(lambda z: z[:, index], cut), whole),
-                    )
-                    for (where, whole), cut in zip(side, cuts, strict=True)
-                ]
-            )
-            for side, cuts in zip(sides, blocked, strict=True)
-        )
-        return total + tile_products(*shares).cross, None
+
+        def shares(blocks: Stacks[SplitRows], wholes: Stacks[SplitRows]) -> jax.Array:
+            one = jax.vmap(lambda block, whole: _shares(jax.tree.map(lambda z: z[index], block), whole, rows, k))
+            return in_layer_order([(w, one(b, a)) for (w, b), (_, a) in zip(blocks, wholes, strict=True)])
+
+        return total + tile_products(*map(shares, cut, sides)).cross, None
 
     zero = jnp.zeros((len(xs), len(ys)), xs[0].dtype)
     return jax.lax.scan(visit, zero, (jnp.arange(numbers.shape[0]), numbers))[0] / (n * k)

@@ -1,4 +1,4 @@
-"""Linear predictivity: how much of one representation can a linear map read out of the other, on examples it was not fitted to?"""
+"""Linear predictivity: how much of one representation can a linear map read out of the other, on held-out examples?"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,15 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from repsim_jax._compat import is_traced
 from repsim_jax.errors import BadArrayError
-from repsim_jax.linalg import in_layer_order, precise_jit, stacked, standardize
+from repsim_jax.linalg import in_layer_order, mapped, precise_jit, stacked, standardize
 from repsim_jax.similarity.inputs import checked_layers
 
 
 def linear_predictivity(x: Any, y: Any, *, folds: int = 5, ridge: float = 1e-3) -> Float[Array, ""]:
     r"""Cross-validated :math:`R^2` of the ridge regression from x to y, pooled over features and folds.
 
-    :math:`1 - \sum_f \|Y_f - \hat Y_f\|^2 / \sum_f \|Y_f - \bar Y_{-f}\|^2`, with row i held out in fold i mod ``folds``.
+    :math:`1 - \sum_f \|Y_f - \hat Y_f\|^2 / \sum_f \|Y_f - \bar Y_{-f}\|^2`, with row i held out in fold i mod
+    ``folds``.
 
     Args:
         x: Representation (n, dx), the predictor.
@@ -28,14 +30,16 @@ def linear_predictivity(x: Any, y: Any, *, folds: int = 5, ridge: float = 1e-3) 
         A scalar of at most 1; 0 means no better than the mean, negative means worse. Not symmetric.
 
     Raises:
-        BadArrayError: If rows differ in number, are fewer than ``folds`` or 5, hold NaN, infinity or nothing that varies; for
-            ``folds`` or ``ridge`` out of range.
+        BadArrayError: If rows differ in number, are fewer than ``folds`` or 5, hold NaN, infinity or nothing that
+            varies; for ``folds`` or ``ridge`` out of range.
 
     Source:
-        Kornblith et al. 2019, section 4 (linear regression), and the encoding models of neuroscience (Schrimpf et al. 2018).
+        Kornblith et al. 2019, section 4 (linear regression), and the encoding models of neuroscience (Schrimpf et al.
+        2018).
 
     Differs:
-        Kornblith's R^2 is measured on the fitted examples, where it is 1 for any data with n <= dx; this one is held out.
+        Kornblith's R^2 is measured on the fitted examples, where it is 1 for any data with n <= dx; this one is held
+        out.
     """
     check_fit(folds, ridge)
     pair = checked_layers((x, y), operation="linear_predictivity", min_rows=max(5, folds), names=("x", "y"))
@@ -54,7 +58,7 @@ def check_fit(folds: int, ridge: float) -> None:
     """
     if folds < 2:
         raise BadArrayError(f"linear_predictivity needs folds >= 2 to hold examples out, got {folds}.")
-    if not isinstance(ridge, jax.core.Tracer) and not (np.isfinite(ridge) and ridge > 0):
+    if not is_traced(ridge) and not (np.isfinite(ridge) and ridge > 0):
         raise BadArrayError(f"linear_predictivity needs a positive finite ridge, got {ridge}.")
 
 
@@ -73,19 +77,15 @@ def linear_predictivity_pairs(
     Returns:
         (L_A, L_B) scores.
     """
-    xs, ys = ([standardize(layer) for layer in side] for side in (xs, ys))
-    targets = jnp.concatenate(ys, axis=1)
+    predictors = mapped(standardize, stacked(xs))
+    targets = jnp.concatenate([standardize(y) for y in ys], axis=1)
     owner = np.repeat(np.arange(len(ys)), [y.shape[1] for y in ys])
-    predictors = stacked(xs)
 
     def fold(_: None, number: jax.Array) -> tuple[None, tuple[jax.Array, jax.Array]]:
         train = (jnp.arange(targets.shape[0]) % folds != number).astype(targets.dtype)
         centered = targets - train @ targets / train.sum()
         squares = in_layer_order(
-            [
-                (where, jax.lax.map(lambda x: _residual_squares(x, centered, train, ridge), stack))
-                for where, stack in predictors
-            ]
+            mapped(lambda x: _residual_squares(x, centered, train, ridge), predictors, one_by_one=True)
         )
         return None, (squares, (1 - train) @ jnp.square(centered))
 

@@ -1,6 +1,7 @@
 """Canonical correlations: how alike are two representations when every invertible linear map counts as no difference?
 
-Raghu et al. 2017, "SVCCA" (arXiv 1706.05806); Morcos et al. 2018, "Insights on representational similarity" (arXiv 1806.05759).
+Raghu et al. 2017, "SVCCA" (arXiv 1706.05806); Morcos et al. 2018, "Insights on representational similarity" (arXiv
+1806.05759).
 """
 
 from collections.abc import Sequence
@@ -11,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from repsim_jax._compat import is_traced
 from repsim_jax.errors import BadArrayError
-from repsim_jax.linalg import Basis, all_pairs, compact, orthonormal_basis, precise_jit, standardize
+from repsim_jax.linalg import Basis, all_pairs, compact, mapped, orthonormal_basis, precise_jit, stacked, standardize
 from repsim_jax.similarity.inputs import checked_layers, defined
 
 UNDEFINED = "one of the two has no direction that varies"
@@ -21,7 +23,8 @@ UNDEFINED = "one of the two has no direction that varies"
 def cca(x: Any, y: Any) -> Float[Array, ""]:
     r"""Mean canonical correlation, :math:`\frac1p \sum_i \rho_i` with p the smaller of the two ranks.
 
-    Canonical correlations are the singular values of :math:`Q_x^T Q_y`, with Q an orthonormal basis of each centered representation.
+    Canonical correlations are the singular values of :math:`Q_x^T Q_y`, with Q an orthonormal basis of each centered
+    representation.
 
     Args:
         x: Representation (n, dx).
@@ -54,7 +57,7 @@ def cca_pairs(xs: Sequence[jax.Array], ys: Sequence[jax.Array]) -> Float[Array, 
     Returns:
         (L_A, L_B) scores.
     """
-    return all_pairs(_mean_correlation, *([_whitened(layer) for layer in side] for side in (xs, ys)))
+    return all_pairs(_mean_correlation, *(mapped(_whitened, stacked(side), one_by_one=True) for side in (xs, ys)))
 
 
 def _whitened(x: Float[Array, "n d"]) -> Basis:
@@ -87,8 +90,8 @@ def svcca(x: Any, y: Any, *, variance: float = 0.99) -> Float[Array, ""]:
         Raghu et al. 2017, section 2.
 
     Differs:
-        The cut is by cumulative variance (squared singular values), as in the paper; several public implementations cut by singular
-        values, or keep everything.
+        The cut is by cumulative variance (squared singular values), as in the paper; several public implementations cut
+        by singular values, or keep everything.
     """
     check_variance(variance)
     pair = checked_layers((x, y), operation="svcca", min_rows=3, names=("x", "y"))
@@ -104,7 +107,7 @@ def check_variance(variance: float) -> None:
     Raises:
         BadArrayError: If it is not in (0, 1].
     """
-    if not isinstance(variance, jax.core.Tracer) and not 0 < variance <= 1:
+    if not is_traced(variance) and not 0 < variance <= 1:
         raise BadArrayError(f"svcca keeps a share of the variance in (0, 1], got variance={variance}.")
 
 
@@ -122,7 +125,10 @@ def svcca_pairs(
     Returns:
         (L_A, L_B) scores.
     """
-    return all_pairs(_mean_correlation, *([_principal(layer, variance) for layer in side] for side in (xs, ys)))
+    return all_pairs(
+        _mean_correlation,
+        *(mapped(lambda layer: _principal(layer, variance), stacked(side), one_by_one=True) for side in (xs, ys)),
+    )
 
 
 def _principal(x: Float[Array, "n d"], variance: float | jax.Array) -> Basis:
@@ -137,8 +143,8 @@ def _principal(x: Float[Array, "n d"], variance: float | jax.Array) -> Basis:
 def pwcca(x: Any, y: Any) -> Float[Array, ""]:
     r"""Projection-weighted CCA: canonical correlations weighted by how much of x their directions account for.
 
-    :math:`\sum_i \alpha_i \rho_i / \sum_i \alpha_i` with :math:`\alpha_i = \sum_j |\langle h_i, x_j \rangle|`, h the canonical variates
-    of x and x_j its features.
+    :math:`\sum_i \alpha_i \rho_i / \sum_i \alpha_i` with :math:`\alpha_i = \sum_j |\langle h_i, x_j \rangle|`, h the
+    canonical variates of x and x_j its features.
 
     Args:
         x: Representation (n, dx); the weights are its.
@@ -154,8 +160,8 @@ def pwcca(x: Any, y: Any) -> Float[Array, ""]:
         Morcos et al. 2018, equation 3.
 
     Differs:
-        Weights always come from x, as in the paper; the authors' code switches sides when the widths differ, and reads the wrong
-        activations when it does.
+        Weights always come from x, as in the paper; the authors' code switches sides when the widths differ, and reads
+        the wrong activations when it does.
     """
     pair = checked_layers((x, y), operation="pwcca", min_rows=3, names=("x", "y"))
     return defined(pwcca_pairs(pair[:1], pair[1:])[0, 0], operation="pwcca", reason=UNDEFINED)
@@ -179,7 +185,7 @@ def pwcca_pairs(xs: Sequence[jax.Array], ys: Sequence[jax.Array]) -> Float[Array
     Returns:
         (L_A, L_B) scores.
     """
-    return all_pairs(_weighted_correlation, [_weighted(x) for x in xs], [_weighted(y) for y in ys])
+    return all_pairs(_weighted_correlation, *(mapped(_weighted, stacked(side), one_by_one=True) for side in (xs, ys)))
 
 
 def _weighted(x: Float[Array, "n d"]) -> _Weighted:

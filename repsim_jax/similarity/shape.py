@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from repsim_jax.linalg import all_pairs, compact, precise_jit, standardize
+from repsim_jax.linalg import all_pairs, compact, mapped, precise_jit, stacked, standardize
 from repsim_jax.similarity.inputs import checked_layers
 
 
@@ -21,7 +21,8 @@ def procrustes(x: Any, y: Any) -> Float[Array, ""]:
 
     Args:
         x: Representation (n, dx).
-        y: Representation (n, dy) of the same examples; widths may differ (the narrower one is padded with zeros in thought).
+        y: Representation (n, dy) of the same examples; widths may differ (the narrower one is padded with zeros in
+            thought).
 
     Returns:
         A scalar s in [0, 1]; 1 for equal up to rotation, reflection, translation and scale.
@@ -47,7 +48,11 @@ def procrustes_pairs(xs: Sequence[jax.Array], ys: Sequence[jax.Array]) -> Float[
     Returns:
         (L_A, L_B) scores.
     """
-    return all_pairs(_nuclear_norm, *([compact(standardize(layer)) for layer in side] for side in (xs, ys)))
+    return all_pairs(_nuclear_norm, *(mapped(_coordinates, stacked(side), one_by_one=True) for side in (xs, ys)))
+
+
+def _coordinates(x: Float[Array, "n d"]) -> Float[Array, "n p"]:
+    return compact(standardize(x))
 
 
 def _nuclear_norm(x: Float[Array, "n p"], y: Float[Array, "n q"]) -> Float[Array, ""]:

@@ -1,4 +1,4 @@
-"""Representational similarity analysis: do two representations find the same pairs of examples similar, in the same order?
+"""Representational similarity analysis: do two representations order the pairs of examples alike?
 
 Kriegeskorte, Mur and Bandettini 2008, "Representational similarity analysis" (doi 10.3389/neuro.06.004.2008).
 """
@@ -11,16 +11,20 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from repsim_jax._compat import is_traced
 from repsim_jax.errors import BadArrayError, UnknownNameError
 from repsim_jax.linalg import (
     average_ranks,
+    in_layer_order,
+    mapped,
     pairwise_sq_distances,
     power_of_two_scale,
     precise_jit,
     round_significant,
+    stacked,
+    standardize,
     unit_rows,
 )
-from repsim_jax.linalg import standardize as standardized
 from repsim_jax.similarity.inputs import checked_layers, defined
 
 Dissimilarity = Literal["correlation", "euclidean"]
@@ -36,15 +40,16 @@ def rsa(
     Args:
         x: Representation (n, dx).
         y: Representation (n, dy) of the same examples.
-        dissimilarity: Of two examples: ``correlation``, one minus the Pearson correlation across features; or ``euclidean``.
+        dissimilarity: Of two examples: ``correlation``, one minus the Pearson correlation across features; or
+            ``euclidean``.
         comparison: Of the two RDMs' upper triangles: ``spearman`` or ``pearson``.
 
     Returns:
         A scalar in [-1, 1]; 0 expected by chance.
 
     Raises:
-        BadArrayError: If rows differ in number, are fewer than 4, hold NaN or infinity; if a row is constant across features
-            (``correlation``); if all pairs are equally dissimilar.
+        BadArrayError: If rows differ in number, are fewer than 4, hold NaN or infinity; if a row is constant across
+            features (``correlation``); if all pairs are equally dissimilar.
         UnknownNameError: For another ``dissimilarity`` or ``comparison``.
 
     Source:
@@ -90,7 +95,7 @@ def check_rows_vary(layers: Sequence[jax.Array], names: Sequence[str]) -> None:
         BadArrayError: Naming the layer and the first such row.
     """
     for layer, name in zip(layers, names, strict=True):
-        if isinstance(layer, jax.core.Tracer):
+        if is_traced(layer):
             continue
         constant = np.flatnonzero(np.asarray((layer == layer[:, :1]).all(axis=1)))
         if constant.size:
@@ -119,7 +124,10 @@ def rsa_pairs(
     Returns:
         (L_A, L_B) scores.
     """
-    profiles = (jnp.stack([_profile(layer, dissimilarity, comparison) for layer in side]) for side in (xs, ys))
+    profiles = (
+        in_layer_order(mapped(lambda x: _profile(x, dissimilarity, comparison), stacked(side), one_by_one=True))
+        for side in (xs, ys)
+    )
     return jnp.einsum("lp,mp->lm", *profiles)
 
 
@@ -131,7 +139,7 @@ def _profile(x: Float[Array, "n d"], dissimilarity: str, comparison: str) -> Flo
         rows = unit_rows(x - jnp.mean(x, axis=1, keepdims=True))
         distances = pairwise_sq_distances(rows)  # of unit rows: 2 - 2 * correlation
     else:
-        distances = jnp.sqrt(pairwise_sq_distances(standardized(x)))
+        distances = jnp.sqrt(pairwise_sq_distances(standardize(x)))
     upper = round_significant(distances[jnp.triu_indices(x.shape[0], 1)])
     values = average_ranks(upper) if comparison == "spearman" else upper
     values = values - jnp.mean(values)
