@@ -51,6 +51,7 @@ def read_npz(data: bytes, path: Path) -> Contents:
 
     Raises:
         UnsafeFileError: If it holds Python objects, is a torch.save file, or expands more than ``MAX_EXPANSION`` times.
+        BadArrayError: If ``ids`` does not have one text or integer per row.
         ValueError: If it is not a whole .npz file; also what zipfile, zlib and numpy's header parser raise.
     """
     arrays: dict[str, np.ndarray] = {}
