@@ -99,9 +99,11 @@ def assemble(
 
 
 def _parameter(origin: Origin, tensor: np.ndarray, shape: tuple[int, ...], path: str | os.PathLike[str]) -> jnp.ndarray:
+    if not jnp.issubdtype(tensor.dtype, jnp.floating):
+        raise CorruptFileError(path, f"the tensor {origin.tensor!r} holds {tensor.dtype}; weights are floating-point.")
     try:
-        array = np.ascontiguousarray(origin.change(np.asarray(tensor)), dtype=np.float32)
-    except ValueError:  # a transpose or a slice of an array with too few axes
+        array = np.ascontiguousarray(origin.change(tensor), dtype=np.float32)
+    except (IndexError, ValueError):  # a transpose, slice or reshape of an array with other axes
         array = None
     if array is None or array.shape != shape:
         became = "" if array is None or array.shape == tensor.shape else f" ({array.shape} in the module's order)"
