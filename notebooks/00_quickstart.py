@@ -99,7 +99,7 @@ shuffled = trained(2, generator.permutation(labels))
 from repsim_jax import activations
 
 layers = {
-    name: activations.extract(model, images[held_out], metadata={"model": name})
+    name: activations.extract(model, images[held_out], layers=("first", "second", "third"), metadata={"model": name})
     for name, model in {"old": old, "new": new, "shuffled": shuffled}.items()
 }
 layers["old"].layers.keys()
@@ -113,10 +113,10 @@ broken = similarity.compare(layers["old"], layers["shuffled"], measures=update.m
 update.to_pandas().query("layer_a == layer_b")
 
 # %% [markdown]
-# Which direction is better stands with each measure, and what may be concluded stands with the result:
+# Which direction means more alike stands with each measure; what one must know before concluding stands with the result:
 
 # %%
-print(*update.notes, sep="\n")
+print(update.notes or "No warnings: enough examples for these widths.")
 {name: similarity.measures()[name].larger_is_more_similar for name in update.measures}
 
 # %% [markdown]
@@ -124,12 +124,13 @@ print(*update.notes, sep="\n")
 # Two good networks agree best in layers of the same depth; the one that learned shuffled labels drifts away.
 
 # %%
+# %matplotlib inline
 from repsim_jax import report
 
-report.figures(report.digest(update))["linear_cka_unbiased"]
+report.figures(report.digest(update))["heat_linear_cka_unbiased"]
 
 # %%
-report.figures(report.digest(broken))["linear_cka_unbiased"]
+report.figures(report.digest(broken))["heat_linear_cka_unbiased"]
 
 # %% [markdown]
 # ## The same from the command line
