@@ -83,7 +83,7 @@ def made_up(
     )
 
 
-def hostile(measures: tuple[str, ...] = ("linear_cka", "cca", "rsa")) -> Comparison:
+def hostile(measures: tuple[str, ...] = ("linear_cka", "cca")) -> Comparison:
     """A comparison in which every name is an attack or an accident."""
     return made_up(
         measures=measures,
