@@ -113,7 +113,7 @@ broken = similarity.compare(layers["old"], layers["shuffled"], measures=update.m
 update.to_pandas().query("layer_a == layer_b")
 
 # %% [markdown]
-# Which direction means more alike stands with each measure; what one must know before concluding stands with the result:
+# Which direction means more alike stands with each measure; what to know before concluding, with the result:
 
 # %%
 print(update.notes or "No warnings: enough examples for these widths.")
@@ -121,7 +121,7 @@ print(update.notes or "No warnings: enough examples for these widths.")
 
 # %% [markdown]
 # ## A picture
-# Two good networks agree best in layers of the same depth; the one that learned shuffled labels drifts away.
+# Two good networks agree most in layers of like depth; the one that learned shuffled labels drifts away.
 
 # %%
 # %matplotlib inline
