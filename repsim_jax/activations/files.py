@@ -47,8 +47,8 @@ _REFUSED = {
     **dict.fromkeys((".pt", ".pth", ".bin", ".ckpt"), _TORCH),
     **dict.fromkeys((".pkl", ".pickle", ".joblib"), _PICKLE),
 }
-# All that the parsers below were seen to raise on a million damaged files, or are documented to raise. pyarrow's own
-# errors derive from these. Anything else would be a bug of ours, and must not be hidden as a bad file.
+# A closed list: what the parsers were seen to raise on damaged files (benchmarks/store_faults.py) or are documented to
+# raise. pyarrow's own errors derive from these. Anything else is no damage of the file, and must not be hidden as such.
 _UNREADABLE = (
     ValueError,
     KeyError,

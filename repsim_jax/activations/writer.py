@@ -73,6 +73,7 @@ class StoreWriter:
         with writing(self.path):
             self._made_folder = not self.path.exists()
             self.path.mkdir(parents=True, exist_ok=True)
+            sync_folder(self.path.parent)
         self._lock: int | None = lock_folder(self.path)
         try:
             self._journal = Journal(self.path / JOURNAL_FILE, begin_or_resume(self.path, header))
@@ -85,7 +86,11 @@ class StoreWriter:
         self._seen = set(self._progress.ids)
         self._waiting: list[str] = []
         self._buffers: dict[str, np.ndarray] = {}
-        self._make_buffers()
+        try:
+            self._make_buffers()
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def num_committed(self) -> int:
@@ -157,7 +162,7 @@ class StoreWriter:
         if self._lock is None:
             return
         self._journal.close()
-        if self._state != "finished" and not self.num_committed:
+        if not self.num_committed and not (self.path / MANIFEST_FILE).exists():
             with contextlib.suppress(OSError):  # cleaning up must not hide the error that brought us here
                 sweep(self.path, self._progress)
                 (self.path / JOURNAL_FILE).unlink()
@@ -232,6 +237,7 @@ class StoreWriter:
         with writing(self.path):
             for index, name in enumerate(widths):
                 (self.path / layer_folder(index, name)).mkdir(exist_ok=True)
+            sync_folder(self.path)
 
     def _commit(self) -> None:
         sums = self._write_block(len(self._progress.blocks))

@@ -232,3 +232,28 @@ def write_and_interrupt(folder: Path) -> None:
     with StoreWriter(folder, chunk_rows=2) as writer:
         writer.append(["a", "b", "c"], {"l": np.ones((3, 2))})
         raise KeyboardInterrupt
+
+
+def test_an_error_after_the_manifest_was_written_leaves_a_finished_store(tmp_path, monkeypatch):
+    def interrupt(path: Path, **_: object) -> None:
+        if path.name == "journal.jsonl":
+            raise KeyboardInterrupt
+        os.unlink(path)
+
+    with StoreWriter(tmp_path / "s") as writer:
+        writer.append(["a"], {"l": np.ones((1, 2))})
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "unlink", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                writer.finish()
+    store = open_store(tmp_path / "s")
+    store.verify()
+    assert (store.read("l") == 1).all()
+
+
+def test_a_writer_that_cannot_begin_lets_the_next_one_in(tmp_path):
+    half_written(tmp_path / "s")
+    shutil.rmtree(tmp_path / "s" / "0001_block%2F1")
+    for _ in range(2):
+        with pytest.raises(CorruptFileError, match="is missing"):
+            interrupted.write(tmp_path / "s")
