@@ -59,7 +59,7 @@ def open_model(spec: str, *, size: int | None = None) -> OpenModel:
     own = getattr(model, "prepare", None)
     if own is not None and size is not None:
         raise RepsimError(
-            f"{spec} prepares images as it was trained; a size of {size} cannot be chosen. Leave size out."
+            f"{spec} prepares its inputs as it was trained on them; a size of {size} cannot be chosen. Leave size out."
         )
     if own is not None:
         return OpenModel(found, own)

@@ -60,36 +60,84 @@ def extract(
     """Read hidden layers of a model over a data set into a store.
 
     \b
-    repsim extract clip_vit_b16 --data photos/ --out clip.store
+    repsim extract clip-vit-b16 --data photos/ --out clip.store
     repsim extract model.onnx --data photos.parquet --column jpeg --size 224 --layout spatial_mean --out onnx.store
     repsim extract my_code:make_model --data digits --layers 'block_*' --layout '*/attention=token_mean' --out my.store
 
     Stopped in the middle? Give the same command again: it goes on where it was. Which layers are there?
     `repsim layers MODEL --data ...` lists them.
     """
-    from repsim_jax.activations import extract as read_layers
     from repsim_jax.activations.extract import recorded
-    from repsim_jax.activations.specs import open_model, prepared
     from repsim_jax.data.sources import open_source
 
-    source = open_source(data, column=column, id_column=id_column, limit=limit, on_bad="skip" if skip_bad else "raise")
+    on_bad = "skip" if skip_bad else "raise"
+    source = open_source(data, column=column, id_column=id_column, limit=limit, on_bad=on_bad)
+    was_finished = (begun := recorded(out)) is not None and begun.finished
+    store = extracted(
+        model,
+        source,
+        out,
+        column=column,
+        layers=layers or None,
+        layout=parse_layout(layout),
+        dtype=dtype,
+        batch_size=batch_size,
+        size=size,
+    )
+    _tell_end(store, was_finished)
+
+
+def extracted(
+    model: str,
+    source: "Source",
+    out: Path,
+    *,
+    column: str | None = None,
+    layers: list[str] | None = None,
+    layout: str | dict[str, str] | None = None,
+    dtype: str = "float32",
+    batch_size: int = 32,
+    size: int | None = None,
+    quiet: bool = False,
+) -> "Store":
+    """Extracts a named model into a store with a progress bar; goes on where an earlier run was stopped.
+
+    Args:
+        model: As ``open_model`` takes it.
+        source: The examples.
+        out: Folder of the store.
+        column: Where the source was read from, for the record.
+        layers: Layers or globs; None for the model's own list, or all.
+        layout: As ``extract`` takes it.
+        dtype: "float32", "float16" or "bfloat16".
+        batch_size: Examples that are computed together.
+        size: Side in pixels of the images, for models without a preparation of their own.
+        quiet: Without a progress bar and messages.
+
+    Returns:
+        The finished store.
+    """
+    from repsim_jax.activations.extract import extract as read_layers
+    from repsim_jax.activations.extract import recorded
+    from repsim_jax.activations.specs import open_model, prepared
+
     begun = recorded(out)
-    _tell_start(source, begun)
+    if not quiet:
+        _tell_start(source, begun)
     opened = open_model(model, size=size)
     # The first run's batches again, so that text padded to the longest of its batch is padded alike.
     rows = (begun and begun.batch_size) or batch_size
-    with _bar(len(source), "extracting") as on_progress:
-        store = read_layers(
+    with _bar(len(source), f"extracting {model}", quiet=quiet) as on_progress:
+        return read_layers(
             opened.tap,
             prepared(source, opened.prepare, rows),
-            layers=layers or None,
-            layout=parse_layout(layout),
+            layers=layers,
+            layout=layout,
             store=out,
             dtype=dtype,
             metadata={"model": model, "data": describe(source, column), "size": size},
             on_progress=on_progress,
         )
-    _tell_end(store, begun)
 
 
 def parse_layout(items: list[str] | None) -> str | dict[str, str] | None:
@@ -127,14 +175,17 @@ def describe(source: "Source", column: str | None) -> dict[str, Any]:
 
 
 @contextmanager
-def _bar(total: int, what: str) -> Iterator[Callable[[int, int | None], None]]:
+def _bar(total: int, what: str, *, quiet: bool) -> Iterator[Callable[[int, int | None], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from repsim_jax.report.text import printable
+
     console = Console(stderr=True)
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task(what, total=total)
+    label = TextColumn("{task.description}", markup=False)
+    columns = (label, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as progress:
+        task = progress.add_task(printable(what), total=total)
         yield lambda done, _: progress.update(task, completed=done)
 
 
@@ -145,13 +196,13 @@ def _tell_start(source: "Source", begun: "Recorded | None") -> None:
         _say(f"resuming at row {begun.num_rows}")
 
 
-def _tell_end(store: "Store", begun: "Recorded | None") -> None:
-    passed_over = store.metadata.get("passed_over", {})
-    for layer, reason in list(passed_over.items())[:5]:
+def _tell_end(store: "Store", was_finished: bool) -> None:
+    passed_over = list(store.metadata.get("passed_over", {}).items())
+    for layer, reason in passed_over[:5]:
         _say(f"passed over {layer}: {reason}")
     if len(passed_over) > 5:
         _say(f"passed over {len(passed_over) - 5} more; `repsim inspect` lists them")
-    done = "was complete already" if begun is not None and begun.finished else "written"
+    done = "was complete already" if was_finished else "written"
     print(f"{store.path} {done}: {len(store.layers)} layers, {len(store)} rows, {store.dtype.name}")
 
 

@@ -101,8 +101,8 @@ def _show(columns: tuple[str, ...], lines: list[tuple[str, ...]]) -> None:
     from repsim_jax.report.text import printable
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    for column in columns:  # a name or shape that is cut cannot be copied; long explanations may wrap
+        table.add_column(column, no_wrap=column != columns[-1], overflow="fold")
     for line in lines:
         table.add_row(*(Text(printable(cell)) for cell in line))
     Console(highlight=False).print(table)
