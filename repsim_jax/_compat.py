@@ -3,6 +3,7 @@
 from contextlib import AbstractContextManager
 
 import jax
+from jax.core import Tracer
 
 
 def enable_x64() -> AbstractContextManager[None]:
@@ -12,7 +13,7 @@ def enable_x64() -> AbstractContextManager[None]:
     """
     if hasattr(jax, "enable_x64"):
         return jax.enable_x64(True)
-    from jax.experimental import enable_x64 as before
+    from jax.experimental import enable_x64 as before  # pyright: ignore[reportAttributeAccessIssue]
 
     return before()
 
@@ -28,4 +29,4 @@ def is_traced(x: object) -> bool:
     Returns:
         True inside a transformation.
     """
-    return isinstance(x, jax.core.Tracer)
+    return isinstance(x, Tracer)
