@@ -10,7 +10,6 @@ from repsim_jax.cli.extract import Column, IdColumn, Limit, Size
 if TYPE_CHECKING:
     from repsim_jax.activations import Layers
     from repsim_jax.evaluation import GateResult, Policy
-    from repsim_jax.report import Digest
     from repsim_jax.similarity import Comparison
 
 _SIDE = "A store, an array file, or a model: a built-in name, hf:FOLDER, FILE.onnx or module:factory."
@@ -53,6 +52,8 @@ def compare(
     force: Annotated[bool, typer.Option("--force", help="Write into a folder that holds other things.")] = False,
 ) -> None:
     """Compare all layers of A with all layers of B; write a report, print a summary, judge a gate."""
+    from repsim_jax import report
+
     # The cheap doors first: nothing is extracted for a policy, measure or folder that cannot be used.
     policy = _policy(gate)
     names = _measures(measures, policy)
@@ -66,10 +67,14 @@ def compare(
         sides = [side._replace(name=spec) for side, spec in zip(sides, (a, b), strict=True)]
     comparison = _compared(sides, names, quiet=as_json)
     verdict = _judged(comparison, policy)
-    found, page = _reported(comparison, out, title, verdict, _provenance((a, b), examples, sides))
+    provenance = _provenance((a, b), examples, sides)
+    page = report.write(comparison, out, title=title, gate=verdict, provenance=provenance)
     if csv is not None:
         _write_csv(comparison, csv)
-    _tell(found, verdict, page, as_json)
+    if as_json:
+        _print_json(comparison, verdict, provenance, page)
+    else:
+        _print_summary(comparison, verdict, page)
     if verdict is not None and not verdict.passed:
         raise typer.Exit(1)
 
@@ -220,36 +225,30 @@ def _provenance(inputs: tuple[str, str], examples: _Examples, sides: "list[Layer
     }
 
 
-def _reported(
-    comparison: "Comparison", out: Path, title: str | None, verdict: "GateResult | None", provenance: dict[str, str]
-) -> "tuple[Digest, Path]":
-    from repsim_jax import report
-
-    page = report.write(comparison, out, title=title, gate=verdict, provenance=provenance)
-    return report.digest(comparison), page
-
-
 def _write_csv(comparison: "Comparison", path: Path) -> None:
     from repsim_jax.activations.durable import replace_file
     from repsim_jax.report import to_csv
 
+    path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, to_csv(comparison).encode())
 
 
-def _tell(found: "Digest", verdict: "GateResult | None", page: Path, as_json: bool) -> None:
-    from repsim_jax.report import tables
+def _print_json(comparison: "Comparison", verdict: "GateResult | None", provenance: dict[str, str], page: Path) -> None:
+    import json
 
-    if as_json:
-        import json
+    from repsim_jax import report
 
-        document: dict[str, Any] = tables.to_json(found, gate=verdict)
-        print(json.dumps({**document, "report": str(page)}, indent=1, allow_nan=False))
-        return
+    document = report.to_json(report.digest(comparison), gate=verdict, provenance=provenance)
+    print(json.dumps({**document, "report": str(page)}, indent=1, allow_nan=False))
+
+
+def _print_summary(comparison: "Comparison", verdict: "GateResult | None", page: Path) -> None:
     from rich.console import Console
 
+    from repsim_jax import report
+    from repsim_jax.report.tables import summary
     from repsim_jax.report.text import printable
 
     console = Console(highlight=False)
-    console.print(tables.summary(found, gate=verdict))
-    console.print()
-    console.print(f"Report: {printable(page)}", markup=False, soft_wrap=True)
+    console.print(summary(report.digest(comparison), gate=verdict))
+    console.print(f"\nReport: {printable(page)}", markup=False, soft_wrap=True)

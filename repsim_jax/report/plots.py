@@ -24,7 +24,7 @@ _MOST_GAPPED, _MOST_TICKS = 900, 20
 _FONT_INCHES = 0.082  # advance of a DejaVu Sans letter at 8 points, in inches, rounded up
 _LINE_INCHES = 0.17  # a line of such letters
 # matplotlib's own defaults, whatever the user's matplotlibrc says: usetex would hand layer names to LaTeX.
-_SETTINGS = {
+_SETTINGS: dict[Any, Any] = {
     "svg.hashsalt": "repsim_jax",
     "text.parse_math": False,
     "text.usetex": False,
@@ -201,7 +201,7 @@ def _name_axes(axes: "Axes", panel: Panel, scheme: Scheme) -> None:
     for text in (*axes.get_xticklabels(), *axes.get_yticklabels()):
         text.set_parse_math(False)
     axes.spines[:].set_visible(False)
-    plain = {"parse_math": False}
+    plain: dict[str, Any] = {"parse_math": False}
     axes.set_ylabel(_drawable(panel.row_axis), color=scheme.muted, labelpad=8, **plain)
     axes.set_xlabel(_drawable(panel.column_axis), color=scheme.muted, labelpad=8, **plain)
     heading = {

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "repsim.compare/1"
 # More lines than this scroll the verdict off a terminal; the page and the CSV have them all.
-_TERMINAL_ROWS = 12
+_TERMINAL_ROWS, _TERMINAL_FINDINGS = 12, 20
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -137,12 +137,12 @@ def summary(found: "Digest", *, gate: "GateResult | None" = None) -> "Group":
     parts: list[Any] = [styled(words.heading(found), "bold"), Text(), styled(words.verdict(found)), Text()]
     if gate is not None:
         parts += [gate_summary(gate), Text()]
-    parts += [_best_table(found)]
+    parts += [styled(f"Nearest layers by {found.lead.title} ({found.lead.direction})", "bold"), _best_table(found)]
     if len(found.readings) > 1:
-        parts += [Text(), _measure_table(found)]
+        parts += [styled("Measures, from most to least in agreement with the others", "bold"), _measure_table(found)]
     warnings = words.conclusions(found).cautions
     if warnings:
-        parts += [Text(), *(Text("! ", style="yellow").append(styled(one)) for one in warnings)]
+        parts += [*(Text("! ", style="yellow").append(styled(one)) for one in warnings)]
     return Group(*parts)
 
 
@@ -158,8 +158,10 @@ def gate_summary(gate: "GateResult") -> "Text":
     style = "bold green" if gate.passed else "bold red"
     text = styled(f"Gate {'PASSED' if gate.passed else 'FAILED'}", style)
     text.append(styled(f": {len(gate.checks) - len(gate.findings)} of {len(gate.checks)} checks hold ({gate.policy})"))
-    for one in gate.findings:
+    for one in gate.findings[:_TERMINAL_FINDINGS]:
         text.append("\n  ").append(styled("x ", "red")).append(styled(check_sentence(one)))
+    if len(gate.findings) > _TERMINAL_FINDINGS:
+        text.append(f"\n  and {len(gate.findings) - _TERMINAL_FINDINGS} more; the report has them all")
     return text
 
 
@@ -180,7 +182,7 @@ def check_sentence(one: "Check") -> str:
 
 def _best_table(found: "Digest") -> "Table":
     comparison, lead = found.comparison, found.lead
-    table = _table(f"Nearest layers by {lead.title} ({lead.direction})")
+    table = _table()
     table.add_column(styled(shorten(comparison.name_a, 24)), no_wrap=True)
     table.add_column(styled(shorten(comparison.name_b, 24)), no_wrap=True)
     table.add_column("value", justify="right")
@@ -195,7 +197,7 @@ def _best_table(found: "Digest") -> "Table":
 
 
 def _measure_table(found: "Digest") -> "Table":
-    table = _table("Measures, from most to least in agreement with the others")
+    table = _table()
     table.add_column("measure", no_wrap=True)
     table.add_column("lowest", justify="right")
     table.add_column("highest", justify="right")
@@ -207,13 +209,11 @@ def _measure_table(found: "Digest") -> "Table":
     return table
 
 
-def _table(title: str) -> "Table":
+def _table() -> "Table":
     from rich import box
     from rich.table import Table
 
-    return Table(
-        title=styled(title, "bold"), title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
-    )
+    return Table(caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
 
 
 def _spread(count: int, most: int) -> list[int]:

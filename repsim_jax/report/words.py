@@ -21,6 +21,8 @@ _DEGREES = (
 _LEAST_DEGREE = "hardly alike"
 # Measures whose expectation for unrelated data grows with width / n.
 BIASED = frozenset({"linear_cka", "rbf_cka", "procrustes"})
+# 0 for unrelated and 1 for identical representations, and not pressed towards either end by n or width alone.
+_WORDED = frozenset({"linear_cka", "linear_cka_unbiased", "rbf_cka", "rbf_cka_unbiased", "minibatch_cka", "rsa"})
 CANONICAL = frozenset({"cca", "svcca", "pwcca"})
 # Below this lead over the second-best layer the choice of the best is left to chance in practice.
 _THIN_MARGIN = 0.01
@@ -90,7 +92,7 @@ def verdict(found: "Digest") -> str:
 
 
 def degree(reading: "MeasureReading", value: float) -> str | None:
-    """An everyday word for a value, for measures that run up to 1 for identical representations.
+    """An everyday word for a value, for the measures on whose scale such words are in use.
 
     Args:
         reading: The measure.
@@ -99,7 +101,7 @@ def degree(reading: "MeasureReading", value: float) -> str | None:
     Returns:
         For example "partly alike"; None where the scale has no such words.
     """
-    if not reading.larger_is_more_similar or reading.range[1] != 1.0:
+    if reading.name not in _WORDED:
         return None
     return next((word for floor, word in _DEGREES if value >= floor), _LEAST_DEGREE)
 
@@ -107,7 +109,7 @@ def degree(reading: "MeasureReading", value: float) -> str | None:
 def _degree_sentence(found: "Digest") -> str:
     lead, comparison = found.lead, found.comparison
     a, b = names(found)
-    word = degree(lead, lead.path.mean)
+    word = None if _is_inflated(found, lead) else degree(lead, lead.path.mean)
     evidence = f"{lead.title} averages {number(lead.path.mean, 2)}"
     if lead.matrix.size == 1:
         evidence = f"{lead.title} is {number(lead.path.mean, 2)}"
@@ -202,8 +204,8 @@ def _small_n(found: "Digest") -> list[str]:
     comparison = found.comparison
     n, width_a, width_b = comparison.num_examples, max(comparison.widths_a), max(comparison.widths_b)
     width, said = max(width_a, width_b), []
-    biased = [one.title for one in found.readings if one.name in BIASED]
-    if biased and n < _ENOUGH_ROWS_PER_FEATURE * width:
+    biased = [one.title for one in found.readings if _is_inflated(found, one)]
+    if biased:
         said.append(
             f"{_listed(biased)}: with {n:,} examples for up to {width:,} features (n/d = {n / width:.2g}) the value is "
             f"inflated; even unrelated representations of this size score well above zero{_chance(found)}. "
@@ -220,6 +222,11 @@ def _small_n(found: "Digest") -> list[str]:
             f"{_listed(canonical)}: n = {n:,} is near the widths ({width_a:,} + {width_b:,}), which lifts the value."
         )
     return said
+
+
+def _is_inflated(found: "Digest", reading: "MeasureReading") -> bool:
+    width = max(*found.comparison.widths_a, *found.comparison.widths_b)
+    return reading.name in BIASED and found.comparison.num_examples < _ENOUGH_ROWS_PER_FEATURE * width
 
 
 def _chance(found: "Digest") -> str:

@@ -17,7 +17,8 @@ FAILED = Check("rule 1", "block_0/mlp", HOSTILE[0], "linear_cka", 0.81, ">=", 0.
 TITLE = "</title><script>document.title='owned'</script> & <b>more</b>"
 # Elements wider than the window that no scrolling box holds.
 STICKING_OUT = """[...document.querySelectorAll('body *')].filter(
-    one => one.getBoundingClientRect().right > innerWidth + 1 && !one.closest('.box, .plate')).map(one => one.tagName + '.' + one.className)"""
+    one => one.getBoundingClientRect().right > innerWidth + 1 && !one.closest('.box, .plate')
+  ).map(one => one.tagName + '.' + one.className)"""
 # WCAG contrast of the text of the first element of each kind against the first opaque background behind it.
 CONTRAST = """(() => {
   const light = c => { const [r, g, b] = c.match(/[\\d.]+/g).map(v => v / 255).map(
@@ -25,8 +26,8 @@ CONTRAST = """(() => {
   const behind = one => { const c = getComputedStyle(one).backgroundColor;
     return c !== 'rgba(0, 0, 0, 0)' ? c : one.parentElement ? behind(one.parentElement) : 'rgb(255, 255, 255)'; };
   const found = {};
-  for (const kind of ['h1', '.lead', '.eyebrow', 'dt', 'dd', 'a', 'th', 'td', 'caption', 'figcaption', 'footer',
-                      '.care', '.gate h2', '.gate p']) {
+  for (const kind of ['h1', '.lead', '.eyebrow', 'dt', 'dd', 'a', 'th', 'td', 'caption', 'figcaption',
+                      'footer', '.care', '.gate h2', '.gate p']) {
     const one = document.querySelector(kind);
     const [a, b] = [light(getComputedStyle(one).color), light(behind(one))].sort((x, y) => y - x);
     found[kind] = (a + .05) / (b + .05);

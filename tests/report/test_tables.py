@@ -73,6 +73,12 @@ def test_the_summary_fits_a_terminal_and_names_the_findings():
     assert "12 of 40 layers" in plain
 
 
+def test_a_gate_that_fails_everywhere_does_not_fill_the_terminal():
+    plain = _without_styles(printed(made_up(2, 2), GateResult(False, (FAILED,) * 500, (FAILED,) * 500, "p")))
+    assert "and 480 more" in plain
+    assert len(plain.splitlines()) < 60
+
+
 def test_no_name_reaches_the_terminal_as_a_command():
     text = printed(hostile(), GATE, width=200)
     assert "owned" in text

@@ -57,6 +57,13 @@ def test_biased_cka_of_few_examples_is_called_inflated():
     assert "inflated" not in cautions(measures=("linear_cka_unbiased",), num_examples=100, width=768)
 
 
+def test_an_inflated_value_gets_no_everyday_word():
+    few = {"num_examples": 100, "width": 768}
+    assert "compared: Linear CKA (biased) is 0.90" in verdict(np.full((1, 1), 0.9), ("linear_cka",), **few)
+    assert "very much alike" in verdict(np.full((1, 1), 0.9), ("linear_cka",), num_examples=10_000)
+    assert "compared: Mutual kNN is 0.90" in verdict(np.full((1, 1), 0.9), ("mutual_knn",))
+
+
 def test_the_chance_level_is_told_where_it_is_known():
     settings = {"chance": {"linear_cka": [[0.51, 0.52], [0.53, 0.61]]}}
     text = cautions(measures=("linear_cka",), num_examples=100, width=768, settings=settings)
