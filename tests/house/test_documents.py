@@ -35,7 +35,7 @@ def test_the_examples_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_the_help_of_a_command_shows_an_example(name: str):
-    assert re.search(rf"\brepsim {name} \S", f"{COMMANDS[name].help} {COMMANDS[name].epilog}")
+    assert re.search(rf"\brepsim {name}\b", f"{COMMANDS[name].help} {COMMANDS[name].epilog}")
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/README.md"])
