@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
 import jax
+import numpy as np
 
 from repsim_jax.errors import RepsimError, UnknownNameError
 
@@ -78,6 +79,13 @@ class JaxTap:
     channel_axis: int = -1
     default_layers: tuple[str, ...] = ()
     default_layout: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self):
+        # NumPy weights would travel to the device again with every batch.
+        on_device = jax.tree.map(
+            lambda leaf: jax.device_put(leaf) if isinstance(leaf, np.ndarray) else leaf, self.state
+        )
+        object.__setattr__(self, "state", on_device)
 
     def layers(self, inputs: Any) -> dict[str, jax.ShapeDtypeStruct]:
         """Names every hidden layer without computing any, by abstract evaluation.
