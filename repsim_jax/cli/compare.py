@@ -51,7 +51,15 @@ def compare(
     title: Annotated[str | None, typer.Option(help="Heading of the report.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Write into a folder that holds other things.")] = False,
 ) -> None:
-    """Compare all layers of A with all layers of B; write a report, print a summary, judge a gate."""
+    """Compare all layers of A with all layers of B: a report, a summary, and the verdict of a gate.
+
+    \b
+    repsim compare old.npz new.npz
+    repsim compare clip-vit-b16 efficientnet-lite0 --data photos.parquet --column image --out clip-vs-lite
+    repsim compare old.store new.store --gate policy.toml
+
+    With --gate the exit status is 0 if the policy holds, 1 if it does not, and 2 on any error.
+    """
     from repsim_jax import report
 
     # The cheap doors first: nothing is extracted for a policy, measure or folder that cannot be used.

@@ -11,7 +11,12 @@ if TYPE_CHECKING:
 def measures(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """List the measures, with their direction and range."""
+    """List the measures, with their direction and range.
+
+    \b
+    repsim measures
+    repsim compare old.npz new.npz --measures linear_cka_unbiased,rsa
+    """
     from repsim_jax import similarity
     from repsim_jax.report.tables import number
 
@@ -31,7 +36,12 @@ def measures(
 def models(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """List the built-in pretrained models, and which are installed."""
+    """List the built-in pretrained models, and which are installed.
+
+    \b
+    repsim models
+    repsim layers clip-vit-b16 --data photos/
+    """
     from repsim_jax import pretrained
 
     lines, to_install = [], []

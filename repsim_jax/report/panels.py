@@ -27,7 +27,7 @@ class Panel(NamedTuple):
         columns: Names of the columns.
         row_axis: What the rows are.
         column_axis: What the columns are.
-        bar: What the color means, with its direction.
+        bar: What the color means, and a line on its direction.
         limits: Values at the ends of the color bar.
         bright_is_high: Whether large values get the bright end.
         colormap: A sequential, perceptually uniform map of matplotlib.
@@ -117,7 +117,7 @@ def heat_panel(found: "Digest", reading: "MeasureReading") -> Panel:
         columns=comparison.layers_b,
         row_axis=f"{shorten(a, 40)}, layers by depth",
         column_axis=f"{shorten(b, 40)}, layers by depth",
-        bar=f"{reading.title} ({reading.direction})",
+        bar=f"{reading.title}\n{reading.direction}",
         limits=_limits(lowest, highest, reading.range),
         bright_is_high=reading.larger_is_more_similar,
         colormap="viridis",
@@ -144,7 +144,7 @@ def _nearest_panel(found: "Digest") -> Panel:
         columns=comparison.layers_a,
         row_axis="measures",
         column_axis=f"{shorten(a, 40)}, layers by depth",
-        bar="depth of nearest layer",
+        bar="depth of\nnearest layer",
         limits=(1.0, float(deepest)),
         bright_is_high=True,
         colormap="cividis",
@@ -168,7 +168,7 @@ def _agreement_panel(found: "Digest") -> Panel:
         columns=titles,
         row_axis="measures",
         column_axis="measures",
-        bar="rank correlation (1 = same ranking)",
+        bar="rank correlation\n1 = same ranking",
         limits=_limits(float(off.min()), 1.0, (-1.0, 1.0)),
         bright_is_high=True,
         colormap="cividis",
@@ -196,7 +196,7 @@ def _disagreement_panel(found: "Digest") -> Panel:
         columns=comparison.layers_b,
         row_axis=f"{shorten(a, 40)}, layers by depth",
         column_axis=f"{shorten(b, 40)}, layers by depth",
-        bar="difference of rank (lower = agree)",
+        bar="difference of rank\nlower = more agreement",
         limits=(0.0, 1.0),
         bright_is_high=True,
         colormap="magma",

@@ -23,6 +23,7 @@ _LABEL_LENGTH = 24
 _MOST_GAPPED, _MOST_TICKS = 900, 20
 _FONT_INCHES = 0.082  # advance of a DejaVu Sans letter at 8 points, in inches, rounded up
 _LINE_INCHES = 0.17  # a line of such letters
+_SUBTITLE_INCHES, _BAR_INCHES = 3.9, 1.7  # about 48 letters across, 20 letters up
 # matplotlib's own defaults, whatever the user's matplotlibrc says: usetex would hand layer names to LaTeX.
 _SETTINGS: dict[Any, Any] = {
     "svg.hashsalt": "repsim_jax",
@@ -81,8 +82,10 @@ def draw(panel: Panel, scheme: Scheme = LIGHT) -> "Figure":
 
     with _settings():
         rows, columns = panel.matrix.shape
-        cell = float(np.clip(4.3 / max(rows, columns), 0.05, 0.6))
+        cell = float(np.clip(4.3 / max(rows, columns), 0.05, 0.95))
         width, height = (max(count * max(cell, min(_LINE_INCHES, 4.3 / count)), 0.5) for count in (columns, rows))
+        if width < _SUBTITLE_INCHES:
+            height = max(height, _BAR_INCHES)  # or the label of the color bar would run into the subtitle
         left = 0.45 + _FONT_INCHES * max(map(len, _labels(panel.rows)))
         bottom = 0.55 + 0.75 * _FONT_INCHES * max(map(len, _labels(panel.columns)))
         size = left + width + 1.1, bottom + height + 0.65
@@ -93,7 +96,7 @@ def draw(panel: Panel, scheme: Scheme = LIGHT) -> "Figure":
         _name_axes(axes, panel, scheme)
         _mark_path(axes, panel)
         _number_cells(axes, panel, mesh)
-        bar_height = max(height, 1.3)
+        bar_height = max(height, _BAR_INCHES)
         bar_axes = figure.add_axes(
             (
                 (left + width + 0.18) / size[0],
@@ -254,7 +257,7 @@ def _color_bar(figure: "Figure", axes: "Axes", mesh: Any, panel: Panel, scheme: 
     bar = figure.colorbar(mesh, cax=axes)
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
     axes.tick_params(length=2, colors=scheme.ink, color=scheme.muted)
-    axes.set_ylabel(_drawable(panel.bar), color=scheme.muted, labelpad=8, parse_math=False)
+    axes.set_ylabel("\n".join(map(_drawable, panel.bar.splitlines())), color=scheme.muted, labelpad=8, parse_math=False)
     if panel.digits == 0:
         from matplotlib.ticker import MaxNLocator
 
