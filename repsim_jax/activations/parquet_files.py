@@ -14,6 +14,7 @@ from repsim_jax.errors import BadArrayError, MissingPackageError, UnsafeFileErro
 
 if TYPE_CHECKING:
     import pyarrow
+    import pyarrow.parquet
 
 ID_COLUMNS = ("id", "ids")
 # Dictionary and run-length coding store a repeated number in less than a bit; real embeddings hardly repeat any.
