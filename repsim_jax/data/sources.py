@@ -151,7 +151,7 @@ def _digits() -> Source:
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise MissingPackageError.of("scikit-learn", "for the digits data", "digits") from error
-    data = load_digits()
+    data: Any = load_digits()
     pixels = np.asarray(data["data"], np.float32) / 16  # load_digits counts ink from 0 to 16
     ids = tuple(f"digit_{row:04d}" for row in range(len(pixels)))
     return Source("digits", "array", ids, pixels.__getitem__, np.asarray(data["target"]))

@@ -73,8 +73,33 @@ def test_tensors_that_shape_inference_cannot_tell_are_run(tmp_path):
     ]
     w = numpy_helper.from_array(np.eye(4, 3, dtype=np.float32), "w")
     path = save(tmp_path / "m.onnx", nodes, [("x", 1, ["n", 4])], [("out", 1, ["n", 3])], [w])
-    layers = tap(path).layers(np.ones((2, 4)))
-    assert {name: one.shape for name, one in layers.items()} == {"fused": (2, 3), "out": (2, 3)}
+    for n in (1, 2, 3, 50, 51):
+        layers = tap(path).layers(np.ones((n, 4)))
+        assert {name: one.shape for name, one in layers.items()} == {"fused": (n, 3), "out": (n, 3)}
+
+
+@pytest.mark.parametrize("rows", [2, 3])
+def test_a_table_of_unknown_shape_is_not_taken_for_a_layer(tmp_path, rows):
+    nodes = [
+        helper.make_node("FusedMatMul", ["x", "w"], ["fused"], domain="com.microsoft"),
+        helper.make_node("ReduceSum", ["fused", "axis"], ["sum"], keepdims=1),
+        helper.make_node("FusedMatMul", ["ones", "sum"], ["table"], domain="com.microsoft"),
+    ]
+    held = {"w": np.eye(4, 3, dtype=np.float32), "axis": np.array([0]), "ones": np.ones((rows, 1), np.float32)}
+    initializers = [numpy_helper.from_array(value, name) for name, value in held.items()]
+    path = save(tmp_path / "m.onnx", nodes, [("x", 1, ["n", 4])], [("fused", 1, ["n", 3])], initializers)
+    for n in (4, 5):
+        got = extract(path, np.ones((n, 4)), layers="*")
+        assert got.names == ("fused",)
+
+
+def test_scalars_that_depend_on_the_input_are_no_layers(tmp_path):
+    nodes = [
+        helper.make_node("ReduceMax", ["x"], ["largest"], keepdims=0),
+        helper.make_node("Div", ["x", "largest"], ["out"]),
+    ]
+    path = save(tmp_path / "m.onnx", nodes, [("x", 1, ["n", 4])], [("out", 1, ["n", 4])])
+    assert list(tap(path).layers(np.ones((2, 4)))) == ["out"]
 
 
 @pytest.fixture

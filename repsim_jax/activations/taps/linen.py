@@ -1,7 +1,7 @@
 """What does every part of a flax.linen module compute? Reads them through linen's own ``capture_intermediates``."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 from flax import linen
 
@@ -34,7 +34,7 @@ def linen_tap(module: linen.Module, variables: Any) -> JaxTap:
             f"a linen model is tapped as (module, variables), variables being what module.init returned; "
             f"got {type(variables).__name__}."
         )
-    switches = inference_arguments(type(module).__call__)
+    switches: dict[str, Any] = {**inference_arguments(type(module).__call__)}
 
     def outputs(variables: Any, inputs: Any) -> dict[str, Any]:
         order: list[str] = []
@@ -45,7 +45,7 @@ def linen_tap(module: linen.Module, variables: Any) -> JaxTap:
             return method == "__call__"
 
         _, captured = module.apply(variables, inputs, **switches, capture_intermediates=finished, mutable=[_COLLECTION])
-        return named_outputs(_in_order(order, dict(_sown(captured.get(_COLLECTION, {})))))
+        return named_outputs(_in_order(order, dict(_sown(cast(Mapping[str, Any], captured.get(_COLLECTION) or {})))))
 
     kept = {name: collection for name, collection in variables.items() if name != _COLLECTION}
     return JaxTap(type(module).__name__, kept, outputs)

@@ -60,8 +60,11 @@ class OnnxTap:
         inferred = _inferred(self._model, {name: (batch, *value.shape[1:]) for name, value in feed.items()})
         names = _computed(self._model.graph, self._inputs)
         unknown = tuple(name for name in names if name not in inferred)
-        ran = self._run({name: _rows(value, 0, batch) for name, value in feed.items()}, unknown) if unknown else {}
-        found = {name: inferred.get(name) or _struct(ran.get(name)) for name in names}
+        # Few rows, since all of these tensors are held at once; an odd number of them for odd batches, so that a tensor
+        # whose leading axis happens to be as long is found out when the caller asks again with one example more.
+        few = batch if batch != size else min(batch, 2 + batch % 2)
+        ran = self._run({name: _rows(value, 0, few) for name, value in feed.items()}, unknown) if unknown else {}
+        found = {name: inferred[name] if name in inferred else _struct(ran.get(name), few, batch) for name in names}
         floating = {
             name: one for name, one in found.items() if one is not None and np.issubdtype(one.dtype, np.floating)
         }
@@ -227,8 +230,11 @@ def _numpy_type(elem_type: int) -> np.dtype[Any]:
     return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(elem_type))
 
 
-def _struct(value: Any) -> jax.ShapeDtypeStruct | None:
-    return jax.ShapeDtypeStruct(value.shape, value.dtype) if isinstance(value, np.ndarray) else None
+def _struct(value: Any, few: int, batch: int) -> jax.ShapeDtypeStruct | None:
+    if not isinstance(value, np.ndarray):  # a sequence or a map
+        return None
+    shape = (batch, *value.shape[1:]) if value.shape[:1] == (few,) else value.shape
+    return jax.ShapeDtypeStruct(shape, value.dtype)
 
 
 def _rows(value: np.ndarray, start: int, batch: int) -> np.ndarray:
