@@ -33,6 +33,18 @@ Size = Annotated[
     int | None, typer.Option(help="Resize images to this many pixels a side, for ONNX files and models of your own.")
 ]
 
+LayerGlobs = Annotated[
+    list[str] | None,
+    typer.Option(help="Layer or glob, quoted: 'block_*'. Repeat for more. Default: the model's own list, or all."),
+]
+LayoutPolicies = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="POLICY or 'GLOB=POLICY'; the first match wins. POLICY is flatten, spatial_mean, cls, token_mean or "
+        "space_as_samples."
+    ),
+]
+
 
 def extract(
     model: Model,
@@ -41,17 +53,8 @@ def extract(
     column: Column = None,
     id_column: IdColumn = None,
     limit: Limit = None,
-    layers: Annotated[
-        list[str] | None,
-        typer.Option(help="Layer or glob, quoted: 'block_*'. Repeat for more. Default: the model's own list, or all."),
-    ] = None,
-    layout: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="POLICY or 'GLOB=POLICY'; the first match wins. POLICY is flatten, spatial_mean, cls, token_mean or "
-            "space_as_samples."
-        ),
-    ] = None,
+    layers: LayerGlobs = None,
+    layout: LayoutPolicies = None,
     dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16.")] = "float32",
     batch_size: Annotated[int, typer.Option(help="Examples that are computed together.")] = 32,
     size: Size = None,
