@@ -13,6 +13,7 @@ from repsim_jax.report import digest, figures, plots
 from repsim_jax.report.panels import Panel, panels
 
 MADE_UP = digest(made_up(4, 5, num_examples=1234))
+OPPOSED = replace(made_up(1, 2, ("rsa", "cca")), values=np.array([[[0.1, 0.9]], [[0.9, 0.1]]]))
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -51,7 +52,7 @@ def test_there_is_a_heat_map_per_measure_and_pictures_of_their_agreement(drawn):
     [
         (made_up(1, 1, ("rsa",)), ["heat_rsa"]),
         (made_up(2, 2, ("rsa",)), ["heat_rsa", "nearest_layers"]),
-        (made_up(1, 3, ("rsa", "cca"), noise=0.5), ["heat_rsa", "heat_cca", "disagreement"]),
+        (OPPOSED, ["heat_rsa", "heat_cca", "disagreement"]),
         (replace(made_up(2, 2), values=np.ones((3, 2, 2))), ["heat_linear_cka_unbiased", "heat_rsa", "heat_mutual_knn",
                                                             "nearest_layers"]),
     ],
