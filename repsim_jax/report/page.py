@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 PAGE, TABLE, DOCUMENT, PICTURES = "report.html", "table.csv", "comparison.json", "figures"
 # Enough to see the shape of the table; more would only make the page heavy.
 _ROWS_ON_PAGE = 60
+_LONGEST_TEXT = 1200  # of a store's metadata, say; comparison.json has all of it
 _CSS_PIXELS_PER_INCH = 96 * 1.15  # pictures are drawn with 8-point letters; on the page they read best a little larger
 
 
@@ -241,9 +242,8 @@ def _nearest(found: "Digest") -> list[dict[str, Any]]:
 
 
 def _provenance(comparison: "Comparison", provenance: Mapping[str, str]) -> list[tuple[str, str]]:
-    lines = [("first", comparison.name_a), ("second", comparison.name_b), ("examples", f"{comparison.num_examples:,}")]
-    lines += [(str(label), str(text)) for label, text in provenance.items()]
+    told = {"first": comparison.name_a, "second": comparison.name_b, "examples": f"{comparison.num_examples:,}"}
+    told |= {str(label): str(text) for label, text in provenance.items()}
     for key, value in comparison.settings.items():
-        text = value if isinstance(value, str) else json.dumps(value, default=str)
-        lines.append((str(key).replace("_", " "), text if len(text) <= 2000 else f"{text[:2000]}…"))
-    return lines
+        told[str(key).replace("_", " ")] = value if isinstance(value, str) else json.dumps(value, default=str)
+    return [(label, text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}…") for label, text in told.items()]
