@@ -59,8 +59,9 @@ def test_the_saliency_vit_equals_onnxruntime_in_every_block(photographs: list[np
     ours = activations.tap(model.model).read(pixels, tuple(theirs))
     expected = engine(model.name, pixels, tuple(theirs.values()))
     for name, other in theirs.items():
-        # Measured: 5e-5 at most; block 11 gathers the rounding of all
-        np.testing.assert_allclose(ours[name], expected[other], atol=1e-4, err_msg=name)
+        # Measured: 5e-5 here, 4e-4 on other photographs, on values up to 31, most of it onnxruntime's rounding. The
+        # wrong bicubic kernel would give 0.3.
+        np.testing.assert_allclose(ours[name], expected[other], atol=5e-4, err_msg=name)
 
 
 # Classes 698 palace, 985 daisy, 599 honeycomb: PyTorch 2.13.0 on the same weights (benchmarks/_pretrained_rival.py)
