@@ -159,9 +159,7 @@ def _vit_config(folder: Path, values: dict[str, Any], **options: Any) -> ViTConf
 def _count(folder: Path, values: dict[str, Any], key: str, most: int = 2**20) -> int:
     value = values[key]
     if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= most:
-        raise CorruptFileError(
-            folder / "config.json", f"expected {key} of 1 to {most}, got {value!r}."
-        )
+        raise CorruptFileError(folder / "config.json", f"expected {key} of 1 to {most}, got {value!r}.")
     return value
 
 
