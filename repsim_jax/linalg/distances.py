@@ -9,6 +9,8 @@ from jaxtyping import Array, Float
 # Trained networks have "massive activations" in a handful of directions; four is enough for those seen in practice.
 _DEFLATED = 4
 _POWER_STEPS = 3
+# Rows that differ by less than this many units of rounding are equal: their distance is zero, not noise.
+_RESOLUTION = 8
 
 
 def unit_rows(x: Float[Array, "n d"]) -> Float[Array, "n d"]:
@@ -65,11 +67,13 @@ def sq_distances(left: SplitRows, right: SplitRows) -> Float[Array, "i j"]:
     Returns:
         Non-negative (i, j) array.
     """
-    norms = (jnp.sum(jnp.square(side.rest), axis=-1) for side in (left, right))
-    squared = jnp.maximum(jnp.add.outer(*norms) - 2 * left.rest @ right.rest.T, 0.0)
+    rest = jnp.add.outer(*(jnp.sum(jnp.square(side.rest), axis=-1) for side in (left, right)))
+    squared = jnp.maximum(rest - 2 * left.rest @ right.rest.T, 0.0)
     for a, b in zip(left.large.T, right.large.T, strict=True):
         squared = squared + jnp.square(a[:, None] - b[None, :])
-    return squared
+    sizes = rest + jnp.add.outer(*(jnp.sum(jnp.square(side.large), axis=-1) for side in (left, right)))
+    noise = _RESOLUTION * jnp.finfo(squared.dtype).eps
+    return jnp.where(squared > jnp.square(noise) * sizes, squared, 0.0)
 
 
 def pairwise_sq_distances(x: Float[Array, "n d"]) -> Float[Array, "n n"]:

@@ -19,15 +19,15 @@ def average_ranks(values: Float[Array, " n"]) -> Float[Array, " n"]:
     return (below + upto + 1).astype(values.dtype) / 2
 
 
-def round_significant(values: Float[Array, "*shape"], bits: int = 16) -> Float[Array, "*shape"]:
-    """Rounds to a number of significant bits, so that values computed along different routes compare equal.
+def round_significant(values: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Drops the last seven bits of the mantissa, so that values computed along different routes compare equal.
 
     Args:
-        values: Finite numbers.
-        bits: Bits of the mantissa to keep; 16 is a relative step of about 1e-5.
+        values: Finite numbers; in float32 the relative step is 2^-16, about 1e-5.
 
     Returns:
         Rounded values.
     """
+    bits = jnp.finfo(values.dtype).nmant - 7
     mantissa, exponent = jnp.frexp(values)
     return jnp.ldexp(jnp.round(mantissa * 2.0**bits), exponent - bits)

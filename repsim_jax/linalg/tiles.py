@@ -6,7 +6,7 @@ from typing import NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 from repsim_jax.linalg.pairs import Stacks, in_layer_order, mapped
 
@@ -48,7 +48,7 @@ class TileSums(NamedTuple):
     rows_b: Float[Array, "lb n"]
 
 
-def row_blocks(x: Float[Array, "n *rest"], size: int) -> Float[Array, "k size *rest"]:
+def row_blocks(x: Shaped[Array, "n *rest"], size: int) -> Shaped[Array, "k size *rest"]:
     """Cuts rows into blocks of one size, zero rows filling the last.
 
     Args:

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from repsim_jax._compat import is_traced
 from repsim_jax.errors import BadArrayError, UnknownNameError
 from repsim_jax.linalg import (
+    SplitRows,
     average_ranks,
     in_layer_order,
     mapped,
@@ -21,6 +22,8 @@ from repsim_jax.linalg import (
     power_of_two_scale,
     precise_jit,
     round_significant,
+    split_rows,
+    sq_distances,
     stacked,
     standardize,
     unit_rows,
@@ -29,6 +32,8 @@ from repsim_jax.similarity.inputs import checked_layers, defined
 
 Dissimilarity = Literal["correlation", "euclidean"]
 Comparison = Literal["spearman", "pearson"]
+# Distances whose relative difference is below this are equal up to rounding in float32.
+_TIED = 2.0**-16
 UNDEFINED = "all pairs of examples are equally dissimilar in one of the two, so there is no order to compare"
 
 
@@ -137,11 +142,22 @@ def _profile(x: Float[Array, "n d"], dissimilarity: str, comparison: str) -> Flo
         x = power_of_two_scale(x)
         x = x - jnp.mean(x, axis=1, keepdims=True)
         rows = unit_rows(x - jnp.mean(x, axis=1, keepdims=True))
-        distances = pairwise_sq_distances(rows)  # of unit rows: 2 - 2 * correlation
+        distances = _correlation_distances(rows, ratio=comparison == "spearman")
     else:
         distances = jnp.sqrt(pairwise_sq_distances(standardize(x)))
     upper = round_significant(distances[jnp.triu_indices(x.shape[0], 1)])
     values = average_ranks(upper) if comparison == "spearman" else upper
     values = values - jnp.mean(values)
-    values = values / jnp.max(jnp.abs(values))
-    return values * jax.lax.rsqrt(jnp.sum(jnp.square(values)))
+    unit = values * jax.lax.rsqrt(jnp.sum(jnp.square(values / jnp.max(jnp.abs(values))))) / jnp.max(jnp.abs(values))
+    spread = jnp.max(upper) - jnp.min(upper)
+    return jnp.where(spread > 4 * _TIED * jnp.max(upper), unit, jnp.nan)
+
+
+def _correlation_distances(rows: Float[Array, "n d"], *, ratio: bool) -> Float[Array, "n n"]:
+    """Distances 1 - c of unit rows; or (1 - c) / (1 + c), in the same order and with all digits where c is near -1."""
+    split = split_rows(rows)
+    apart = sq_distances(split, split) / 2
+    if not ratio:
+        return apart
+    opposite = sq_distances(split, SplitRows(-split.large, -split.rest)) / 2
+    return apart / jnp.maximum(opposite, jnp.finfo(rows.dtype).tiny ** 0.5)

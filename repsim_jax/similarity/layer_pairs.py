@@ -56,7 +56,7 @@ def compare(
     """
     chosen = [measure(name) for name in _measure_names(measures)]
     sides = _as_layers(a, "x", name_a), _as_layers(b, "y", name_b)
-    rows = _common_rows(*sides, max_rows)
+    rows = _matched_rows(*sides, max_rows)
     checked = [_read(side, picked, chosen, memory_limit) for side, picked in zip(sides, rows, strict=True)]
     values = []
     for done, one in enumerate(chosen):
@@ -113,7 +113,7 @@ def _as_array(value: Any) -> Any:
     )
 
 
-def _common_rows(a: Layers, b: Layers, max_rows: int | None) -> tuple[np.ndarray, np.ndarray]:
+def _matched_rows(a: Layers, b: Layers, max_rows: int | None) -> tuple[np.ndarray, np.ndarray]:
     """Row numbers of both sides that hold the same examples."""
     if max_rows is not None and max_rows < 1:
         raise BadArrayError(f"compare needs max_rows >= 1, got {max_rows}.")
