@@ -13,11 +13,31 @@ from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
-_SUBPACKAGES = ("activations", "data", "encoders", "errors", "evaluation", "linalg", "pretrained", "report", "similarity")
+_SUBPACKAGES = (
+    "activations",
+    "data",
+    "encoders",
+    "errors",
+    "evaluation",
+    "linalg",
+    "pretrained",
+    "report",
+    "similarity",
+    "training",
+)
 __all__ = ["__version__", *_SUBPACKAGES]
 
 if TYPE_CHECKING:
-    from repsim_jax import activations, data, encoders, errors, evaluation, linalg, pretrained, report, similarity
+    from repsim_jax import activations as activations
+    from repsim_jax import data as data
+    from repsim_jax import encoders as encoders
+    from repsim_jax import errors as errors
+    from repsim_jax import evaluation as evaluation
+    from repsim_jax import linalg as linalg
+    from repsim_jax import pretrained as pretrained
+    from repsim_jax import report as report
+    from repsim_jax import similarity as similarity
+    from repsim_jax import training as training
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -36,7 +36,9 @@ class UnknownNameError(RepsimError):
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
         hint = f" Did you mean {' or '.join(repr(one) for one in near)}?" if near else ""
         listed = ", ".join(known[:20]) + (f", and {len(known) - 20} more" if len(known) > 20 else "")
-        return cls(f"no {kind} is called {name!r}.{hint} There {'is' if len(known) == 1 else 'are'}: {listed or 'none'}.")
+        return cls(
+            f"no {kind} is called {name!r}.{hint} There {'is' if len(known) == 1 else 'are'}: {listed or 'none'}."
+        )
 
 
 class FileError(RepsimError):

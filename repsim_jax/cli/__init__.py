@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 import repsim_jax
-from repsim_jax.cli import compare, extract, lists, stores
+from repsim_jax.cli import compare, extract, lists, stores, tour
 from repsim_jax.errors import RepsimError
 from repsim_jax.report.text import printable
 
@@ -72,6 +72,7 @@ app.command("layers")(stores.layers)
 app.command("inspect")(stores.inspect)
 app.command("measures")(lists.measures)
 app.command("models")(lists.models)
+app.command("tour")(tour.tour)
 
 
 def _version(wanted: bool) -> None:

@@ -4,15 +4,33 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _HOME = {
+    "Bert": "bert",
+    "BertConfig": "bert",
+    "ConvNet": "convnet",
+    "ConvNetConfig": "convnet",
     "EfficientNet": "efficientnet",
     "EfficientNetConfig": "efficientnet",
+    "UniversalSentenceEncoder": "use",
     "ViT": "vit",
     "ViTConfig": "vit",
 }
-__all__ = ["EfficientNet", "EfficientNetConfig", "ViT", "ViTConfig"]
+__all__ = [
+    "Bert",
+    "BertConfig",
+    "ConvNet",
+    "ConvNetConfig",
+    "EfficientNet",
+    "EfficientNetConfig",
+    "UniversalSentenceEncoder",
+    "ViT",
+    "ViTConfig",
+]
 
 if TYPE_CHECKING:
+    from repsim_jax.encoders.bert import Bert, BertConfig
+    from repsim_jax.encoders.convnet import ConvNet, ConvNetConfig
     from repsim_jax.encoders.efficientnet import EfficientNet, EfficientNetConfig
+    from repsim_jax.encoders.use import UniversalSentenceEncoder
     from repsim_jax.encoders.vit import ViT, ViTConfig
 
 

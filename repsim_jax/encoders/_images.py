@@ -27,7 +27,5 @@ def as_images(
             f"{images.shape}. Put examples first and channels last."
         )
     if not jnp.issubdtype(images.dtype, jnp.floating):
-        raise ValueError(
-            f"{encoder} wants normalized float images; got {images.dtype}. Normalize them first."
-        )
+        raise ValueError(f"{encoder} wants normalized float images; got {images.dtype}. Normalize them first.")
     return jnp.asarray(images)

@@ -8,7 +8,6 @@ from judging import judge
 from repsim_jax import similarity
 from repsim_jax.errors import BadArrayError
 
-
 # What must raise compiles nothing; of the rest the field study's cases are always run, ours among the slow tests.
 MARKED = [pytest.param(c, id=c.name, marks=[] if c.raises or i < 18 else pytest.mark.slow) for i, c in enumerate(CASES)]
 

@@ -1,0 +1,86 @@
+"""The one training loop: minibatches drawn by key, whole runs of steps in one compiled program."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, PyTree
+
+# Steps in one compiled program: progress is told between programs.
+_CHUNK = 50
+
+
+class Trained(NamedTuple):
+    """What training gives.
+
+    Attributes:
+        params: Trained parameters.
+        losses: (num_steps,), the loss of each step before its update.
+    """
+
+    params: Any
+    losses: Float[Array, " num_steps"]
+
+
+def train(
+    key: jax.Array,
+    params: PyTree,
+    loss: Callable[[PyTree, PyTree], jax.Array],
+    data: PyTree,
+    *,
+    optimizer: optax.GradientTransformation,
+    num_steps: int,
+    batch_size: int,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Trained:
+    """Minimizes a loss over random minibatches.
+
+    Args:
+        key: Random key; draws the minibatches, each without repetition.
+        params: Parameters to start from, a pytree of arrays.
+        loss: ``loss(params, batch)`` gives a scalar.
+        data: A pytree of arrays with leading axis n.
+        optimizer: From optax.
+        num_steps: Number of updates.
+        batch_size: Examples per update, at most n.
+        on_progress: Called as ``on_progress(done, num_steps)`` between compiled runs of steps.
+
+    Returns:
+        Trained parameters and the losses.
+
+    Raises:
+        ValueError: If ``num_steps`` is below 1, or ``batch_size`` is not in [1, n].
+    """
+    n = jax.tree.leaves(data)[0].shape[0]
+    if num_steps < 1 or not 1 <= batch_size <= n:
+        raise ValueError(
+            f"train needs num_steps >= 1 and batch_size in [1, n]: got {num_steps} steps of {batch_size} for n={n}."
+        )
+    run = jax.jit(partial(_run, loss=loss, optimizer=optimizer, batch_size=batch_size))
+    data = jax.tree.map(jnp.asarray, data)
+    state, losses = (params, optimizer.init(params)), []
+    keys = jax.random.split(key, num_steps)
+    for start in range(0, num_steps, _CHUNK):
+        state, part = run(state, keys[start : start + _CHUNK], data)
+        losses.append(part)
+        if on_progress is not None:
+            on_progress(min(start + _CHUNK, num_steps), num_steps)
+    return Trained(state[0], jnp.concatenate(losses))
+
+
+def _run(
+    state: Any, keys: jax.Array, data: Any, *, loss: Any, optimizer: Any, batch_size: int
+) -> tuple[Any, jax.Array]:
+    n = jax.tree.leaves(data)[0].shape[0]
+
+    def step(state: Any, key: jax.Array) -> tuple[Any, jax.Array]:
+        params, optimizer_state = state
+        rows = jax.random.choice(key, n, (batch_size,), replace=False)
+        value, gradient = jax.value_and_grad(loss)(params, jax.tree.map(lambda leaf: leaf[rows], data))
+        updates, optimizer_state = optimizer.update(gradient, optimizer_state, params)
+        return (optax.apply_updates(params, updates), optimizer_state), value
+
+    return jax.lax.scan(step, state, keys)
