@@ -42,7 +42,12 @@ def record(
     versions = {package: metadata.version(package) for package in (*ALWAYS, *packages)}
     document = {
         "benchmark": name,
-        "command": " ".join(["python", *(Path(part).name if i == 0 else part for i, part in enumerate(sys.argv))]),
+        "command": " ".join(
+            [
+                "python",
+                *(Path(part).name if Path(part).is_absolute() or i == 0 else part for i, part in enumerate(sys.argv)),
+            ]
+        ),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": _git("rev-parse", "HEAD"),
         # Results of an earlier run are no change of the code that is measured.

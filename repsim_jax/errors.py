@@ -22,7 +22,7 @@ class UnknownNameError(RepsimError):
 
     @classmethod
     def of(cls, kind: str, name: str, known: Iterable[str]) -> "UnknownNameError":
-        """Builds the error for ``name`` of ``kind`` ("layer", "measure"), suggesting its nearest neighbors in ``known``.
+        """Builds the error for ``name`` of ``kind`` ("layer", "measure"), with its nearest neighbors in ``known``.
 
         Args:
             kind: What the name should have named, in the singular.

@@ -49,8 +49,8 @@ def tour(
 ) -> None:
     """Train three small networks on digits, compare them layer by layer, and gate an update.
 
-    Two networks differ in their seed only; the third learned shuffled labels. The first pair should be alike and pass the
-    gate, the second should not.
+    Two networks differ in their seed only; the third learned shuffled labels. The first pair should be alike and pass
+    the gate, the second should not.
 
     \b
     repsim tour
@@ -92,6 +92,7 @@ def _digits(seed: int) -> _Digits:
 def _network(digits: _Digits, path: Path, *, seed: int, shuffled: bool) -> "tuple[Store, float]":
     """Trains one network and stores its hidden layers on the held-out images; returns its accuracy there, too."""
     import jax
+    import jax.numpy as jnp
     import numpy as np
     import optax
     from flax import nnx
@@ -114,7 +115,7 @@ def _network(digits: _Digits, path: Path, *, seed: int, shuffled: bool) -> "tupl
             optimizer=optax.adam(3e-3), num_steps=_NUM_STEPS, batch_size=_BATCH, on_progress=on_progress,
         )  # fmt: skip
     model = nnx.merge(graph, trained.params)
-    accuracy = float(np.mean(np.asarray(model(digits.held_out[0])).argmax(1) == digits.held_out[1]))
+    accuracy = float(np.mean(np.asarray(model(jnp.asarray(digits.held_out[0]))).argmax(1) == digits.held_out[1]))
     return _stored(model, digits, path, seed), accuracy
 
 

@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import jax
 from flax import nnx
-from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 
@@ -76,7 +75,7 @@ class ConvNet(nnx.Module):
         self.hidden = DenseBlock(config.widths[-1], config.hidden, rngs=rngs)
         self.head = nnx.Linear(config.hidden, config.num_outputs, rngs=rngs)
 
-    def __call__(self, x: Float[ArrayLike, "b h w c"]) -> Float[Array, "b o"]:
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b o"]:
         """Maps images to outputs.
 
         Args:

@@ -2,11 +2,11 @@
 
 from repsim_jax.linalg.bases import Basis, compact, orthonormal_basis
 from repsim_jax.linalg.distances import SplitRows, pairwise_sq_distances, split_rows, sq_distances, unit_rows
-from repsim_jax.linalg.pairs import Stacks, all_pairs, in_layer_order, mapped, stacked
+from repsim_jax.linalg.pairs import Stacks, all_pairs, in_layer_order, mapped, stacked, unstacked
 from repsim_jax.linalg.precision import precise_jit
 from repsim_jax.linalg.products import batch_squared_products, squared_products
 from repsim_jax.linalg.ranks import average_ranks, round_significant
-from repsim_jax.linalg.scaling import center, power_of_two_scale, standardize
+from repsim_jax.linalg.scaling import center, power_of_two, power_of_two_scale, standardize
 from repsim_jax.linalg.tiles import SquaredProducts, TileSums, row_blocks, tile_products, tile_sums
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "mapped",
     "orthonormal_basis",
     "pairwise_sq_distances",
+    "power_of_two",
     "power_of_two_scale",
     "precise_jit",
     "round_significant",
@@ -36,4 +37,5 @@ __all__ = [
     "tile_products",
     "tile_sums",
     "unit_rows",
+    "unstacked",
 ]

@@ -52,6 +52,23 @@ def mapped(
     return [(where, jax.vmap(function)(stack)) for where, stack in stacks]
 
 
+def unstacked(stacks: Stacks[State]) -> list[State]:
+    """Undoes ``stacked``.
+
+    Args:
+        stacks: States, stacked by shape.
+
+    Returns:
+        One state per layer, in layer order.
+    """
+    states = {
+        int(index): jax.tree.map(lambda leaf, i=i: leaf[i], stack)
+        for where, stack in stacks
+        for i, index in enumerate(where)
+    }
+    return [states[index] for index in range(len(states))]
+
+
 def in_layer_order(groups: Stacks[jax.Array], axis: int = 0) -> jax.Array:
     """Undoes ``stacked``: concatenates the groups and puts their entries back in order.
 

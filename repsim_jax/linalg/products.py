@@ -6,27 +6,29 @@ matrix: the Gram route visits the upper triangle of the Gram matrices tile by ti
     a time.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
-import numpy as np
+from jaxtyping import Array, Float
 
-from repsim_jax.linalg.pairs import Stacks, all_pairs, in_layer_order
+from repsim_jax.linalg.pairs import Stacks, all_pairs, in_layer_order, stacked
 from repsim_jax.linalg.tiles import SquaredProducts, tile_products, tile_sums
 
 
-def squared_products(a: Stacks[jax.Array], b: Stacks[jax.Array]) -> SquaredProducts:
+def squared_products(a: Sequence[Float[Array, "n _"]], b: Sequence[Float[Array, "n _"]]) -> SquaredProducts:
     """Squared norms of the products of all pairs, by the cheaper exact route.
 
     Args:
-        a: L_A layers (n, d_l), stacked by width.
-        b: L_B layers (n, d_m), stacked by width.
+        a: L_A layers (n, d_l); widths may differ.
+        b: L_B layers (n, d_m).
 
     Returns:
         Cross and self norms.
     """
-    if _gram_route_is_cheaper(a, b):
+    if _gram_route_is_cheaper(a[0].shape[0], [x.shape[1] for x in a], [y.shape[1] for y in b]):
         return _by_gram_tiles(a, b)
-    cross = all_pairs(lambda x, y: jnp.sum(jnp.square(x.T @ y)), a, b)
+    cross = all_pairs(lambda x, y: jnp.sum(jnp.square(x.T @ y)), stacked(a), stacked(b))
     return SquaredProducts(cross, _self_norms(a), _self_norms(b))
 
 
@@ -43,10 +45,8 @@ def batch_squared_products(a: Stacks[jax.Array], b: Stacks[jax.Array]) -> Square
     return tile_products(*(in_layer_order([(w, jnp.einsum("lid,ljd->lij", z, z)) for w, z in side]) for side in (a, b)))
 
 
-def _gram_route_is_cheaper(a: Stacks[jax.Array], b: Stacks[jax.Array]) -> bool:
+def _gram_route_is_cheaper(n: int, widths_a: Sequence[int], widths_b: Sequence[int]) -> bool:
     """Compares multiply-adds; two sides that both have a layer wider than n always take the Gram route."""
-    n = a[0][1].shape[1]
-    widths_a, widths_b = ([stack.shape[2] for where, stack in side for _ in where] for side in (a, b))
     if max(widths_a) > n and max(widths_b) > n:
         return True
     gram = n * n * (sum(widths_a) + sum(widths_b) + len(widths_a) * len(widths_b)) / 2
@@ -54,18 +54,12 @@ def _gram_route_is_cheaper(a: Stacks[jax.Array], b: Stacks[jax.Array]) -> bool:
     return gram < feature
 
 
-def _by_gram_tiles(a: Stacks[jax.Array], b: Stacks[jax.Array]) -> SquaredProducts:
-    return tile_sums(lambda left, right, _: jnp.einsum("lid,ljd->lij", left, right), a, b).products
+def _by_gram_tiles(a: Sequence[jax.Array], b: Sequence[jax.Array]) -> SquaredProducts:
+    return tile_sums(lambda left, right, _: jnp.einsum("lid,ljd->lij", left, right), a, b, row_sums=False).products
 
 
-def _self_norms(stacks: Stacks[jax.Array]) -> jax.Array:
+def _self_norms(layers: Sequence[jax.Array]) -> jax.Array:
     """Self norms, each layer by its own smaller side."""
-    n = stacks[0][1].shape[1]
-    return in_layer_order(
-        [
-            (where, jax.lax.map(lambda x: jnp.sum(jnp.square(x.T @ x)), stack))
-            if stack.shape[2] <= n
-            else (where, _by_gram_tiles([(np.arange(len(where)), stack)], [(np.arange(1), stack[:1])]).self_a)
-            for where, stack in stacks
-        ]
+    return jnp.stack(
+        [jnp.sum(jnp.square(x.T @ x)) if x.shape[1] <= len(x) else _by_gram_tiles([x], [x]).self_a[0] for x in layers]
     )

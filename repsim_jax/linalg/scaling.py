@@ -5,8 +5,25 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
+def power_of_two(x: Float[Array, "*shape"]) -> Float[Array, " 2"]:
+    """Two powers of two whose product brings the largest magnitude of x into [1/2, 1).
+
+    Multiplying by them is exact, and squares cannot overflow afterwards. Two factors, since one of 2^-128 would be
+    flushed to zero.
+
+    Args:
+        x: Any array.
+
+    Returns:
+        The factors; ones where all entries are zero.
+    """
+    _, exponent = jnp.frexp(jnp.max(jnp.abs(x), initial=0.0))
+    half = -(exponent // 2)
+    return jnp.ldexp(jnp.ones(2, x.dtype), jnp.stack([half, -exponent - half]))
+
+
 def power_of_two_scale(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Divides by the power of two that brings the largest magnitude into [1/2, 1): exact, and safe from overflow.
+    """Multiplies by ``power_of_two``.
 
     Args:
         x: Any array.
@@ -14,25 +31,21 @@ def power_of_two_scale(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     Returns:
         The scaled array; unchanged where all entries are zero.
     """
-    _, exponent = jnp.frexp(jnp.max(jnp.abs(x), initial=0.0))
-    half = exponent // 2  # two factors, since one of 2^-128 would be flushed to zero
-    return jnp.ldexp(jnp.ldexp(x, -half), half - exponent)
+    first, second = power_of_two(x)
+    return x * first * second
 
 
 def center(x: Float[Array, "*batch n d"]) -> Float[Array, "*batch n d"]:
-    """Subtracts each feature's mean, twice, and makes constant features exactly zero.
-
-    One float32 pass leaves a residue of the order of eps * offset; the second pass removes it.
+    """Subtracts each feature's mean, twice: one float32 pass leaves a residue of the order of eps * offset.
 
     Args:
-        x: Representations, examples on the second-last axis.
+        x: Representations, examples on the second-last axis; of moderate size (see ``power_of_two_scale``).
 
     Returns:
         Centered representations.
     """
-    constant = jnp.max(x, axis=-2, keepdims=True) == jnp.min(x, axis=-2, keepdims=True)
     once = x - jnp.mean(x, axis=-2, keepdims=True)
-    return jnp.where(constant, 0.0, once - jnp.mean(once, axis=-2, keepdims=True))
+    return once - jnp.mean(once, axis=-2, keepdims=True)
 
 
 def standardize(x: Float[Array, "n d"]) -> Float[Array, "n d"]:
@@ -44,5 +57,5 @@ def standardize(x: Float[Array, "n d"]) -> Float[Array, "n d"]:
     Returns:
         Centered representations of unit Frobenius norm; NaN where all features are constant.
     """
-    centered = power_of_two_scale(center(power_of_two_scale(x)))
+    centered = center(power_of_two_scale(x))
     return centered * jax.lax.rsqrt(jnp.sum(jnp.square(centered)))

@@ -1,6 +1,6 @@
 """Sums over pairs of Gram (kernel) matrices, visited tile by tile, so that no (n, n) matrix is ever held."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
 import jax
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Shaped
 
-from repsim_jax.linalg.pairs import Stacks, in_layer_order, mapped
+from repsim_jax.linalg.pairs import Stacks, in_layer_order, stacked
 
 # Tiles of 256 x 256 keep both operands of a product in a CPU core's cache and are large enough to keep an accelerator
 # busy.
@@ -81,34 +81,46 @@ def tile_products(g: Float[Array, "la i j"], h: Float[Array, "lb i j"]) -> Squar
     return SquaredProducts(cross, *(jnp.square(run).sum(-1).sum(-1) for run in runs))
 
 
-def tile_sums(tile: Callable[[State, State, jax.Array], jax.Array], a: Stacks[State], b: Stacks[State]) -> TileSums:
+def tile_sums(
+    tile: Callable[[State, State, jax.Array], jax.Array],
+    a: Sequence[State],
+    b: Sequence[State],
+    *,
+    row_sums: bool = True,
+) -> TileSums:
     """Inner products and row sums of symmetric Gram matrices, from the tiles of their upper triangle.
 
     Args:
         tile: ``tile(left, right, on_diagonal)`` takes states of one shape stacked on a leading layer axis, rows cut to
             one block, and returns (layers, size, size); rows that only fill the last block are zero in every array of
             the state and must give zeros.
-        a: For each layer of the first side a pytree of arrays with leading axis n, stacked by shape.
+        a: For each layer of the first side a pytree of arrays with leading axis n; shapes may differ between layers.
         b: The same for the second side.
+        row_sums: Whether row sums are wanted; they stay zero otherwise.
 
     Returns:
         The sums.
     """
-    leaf = jax.tree.leaves(a[0][1])[0]
-    n, dtype = leaf.shape[1], leaf.dtype
+    leaf = jax.tree.leaves(a[0])[0]
+    n, dtype = leaf.shape[0], leaf.dtype
     size = min(TILE, n)
-    sides = [mapped(lambda state: jax.tree.map(lambda leaf: row_blocks(leaf, size), state), side) for side in (a, b)]
     count = -(-n // size)
+    sides = [[jax.tree.map(lambda leaf: row_blocks(leaf, size), state) for state in side] for side in (a, b)]
+
+    def block(side: Sequence[State], k: jax.Array) -> Stacks[State]:
+        return stacked([jax.tree.map(lambda leaf: leaf[k], state) for state in side])
+
+    def grams(side: Sequence[State], i: jax.Array, j: jax.Array) -> jax.Array:
+        pairs = zip(block(side, i), block(side, j), strict=True)
+        return in_layer_order([(where, tile(left, right, i == j)) for (where, left), (_, right) in pairs])
 
     def visit(total: TileSums, where: tuple[jax.Array, jax.Array]) -> tuple[TileSums, None]:
         i, j = where
-
-        def block(stack: State, k: jax.Array) -> State:
-            return jax.tree.map(lambda leaf: leaf[:, k], stack)
-
-        g, h = (in_layer_order([(w, tile(block(s, i), block(s, j), i == j)) for w, s in side]) for side in sides)
+        g, h = (grams(side, i, j) for side in sides)
         weight = jnp.where(i == j, 1, 2).astype(dtype)  # a tile off the diagonal stands for its mirror image too
         products = jax.tree.map(lambda sum_, part: sum_ + weight * part, total.products, tile_products(g, h))
+        if not row_sums:
+            return total._replace(products=products), None
         mirrored = (weight - 1).astype(dtype)
         rows = (
             r.at[:, i].add(t.sum(2)).at[:, j].add(mirrored * t.sum(1))
@@ -116,7 +128,7 @@ def tile_sums(tile: Callable[[State, State, jax.Array], jax.Array], a: Stacks[St
         )
         return TileSums(products, *rows), None
 
-    la, lb = (sum(len(where) for where, _ in side) for side in (a, b))
+    la, lb = len(a), len(b)
     zero = TileSums(
         SquaredProducts(jnp.zeros((la, lb), dtype), jnp.zeros(la, dtype), jnp.zeros(lb, dtype)),
         jnp.zeros((la, count, size), dtype),

@@ -14,7 +14,18 @@ from jaxtyping import Array, Float
 
 from repsim_jax._compat import is_traced
 from repsim_jax.errors import BadArrayError
-from repsim_jax.linalg import Basis, all_pairs, compact, mapped, orthonormal_basis, precise_jit, stacked, standardize
+from repsim_jax.linalg import (
+    Basis,
+    all_pairs,
+    center,
+    compact,
+    mapped,
+    orthonormal_basis,
+    power_of_two_scale,
+    precise_jit,
+    stacked,
+    standardize,
+)
 from repsim_jax.similarity.inputs import checked_layers, defined
 
 UNDEFINED = "one of the two has no direction that varies"
@@ -62,9 +73,12 @@ def cca_pairs(xs: Sequence[jax.Array], ys: Sequence[jax.Array]) -> Float[Array, 
 
 def _whitened(x: Float[Array, "n d"]) -> Basis:
     """Basis of the span; features are brought to one scale first, which the span ignores and float32 needs."""
-    centered = standardize(x)
+    scaled = power_of_two_scale(x)
+    centered = center(scaled)
     largest = jnp.max(jnp.abs(centered), axis=0)
-    return orthonormal_basis(compact(centered / jnp.where(largest > 0, largest, 1.0)))
+    # what is left of a constant feature is rounding, and must not be scaled up to the size of the others
+    varies = largest > 8 * jnp.finfo(x.dtype).eps * jnp.max(jnp.abs(scaled), axis=0)
+    return orthonormal_basis(compact(jnp.where(varies, centered / jnp.where(varies, largest, 1.0), 0.0)))
 
 
 def _mean_correlation(a: Basis, b: Basis) -> Float[Array, ""]:

@@ -24,6 +24,8 @@ from repsim_jax.linalg import (
     in_layer_order,
     mapped,
     pairwise_sq_distances,
+    power_of_two,
+    power_of_two_scale,
     precise_jit,
     split_rows,
     sq_distances,
@@ -31,6 +33,7 @@ from repsim_jax.linalg import (
     stacked,
     standardize,
     tile_sums,
+    unstacked,
 )
 from repsim_jax.similarity.inputs import checked_layers, defined
 
@@ -88,9 +91,9 @@ def linear_cka_pairs(
     Returns:
         (L_A, L_B) scores.
     """
-    a, b = (mapped(standardize, stacked(side)) for side in (xs, ys))
+    a, b = ([center(power_of_two_scale(layer)) for layer in side] for side in (xs, ys))
     products = squared_products(a, b)
-    return _ratio(_unbiased(products, _row_norms(a), _row_norms(b)) if unbiased else products)
+    return _ratio(_unbiased(products, _row_norms(stacked(a)), _row_norms(stacked(b))) if unbiased else products)
 
 
 def _row_norms(stacks: Stacks[jax.Array]) -> Float[Array, "l n"]:
@@ -175,18 +178,19 @@ def minibatch_cka_pairs(
     """
     n = xs[0].shape[0]
     size = min(batch_size, n)
-    sides = [mapped(standardize, stacked(side)) for side in (xs, ys)]
-    where = [[positions for positions, _ in side] for side in sides]
-    stacks = [[stack for _, stack in side] for side in sides]
+    scales = [[power_of_two(layer) for layer in side] for side in (xs, ys)]
 
-    def hsic(batch: list[list[jax.Array]]) -> SquaredProducts:
-        return _batch_hsic(*(list(zip(*side, strict=True)) for side in zip(where, batch, strict=True)))
+    def hsic(start: jax.Array | int, size: int) -> SquaredProducts:
+        def batch(layer: jax.Array, scale: jax.Array) -> jax.Array:
+            return jax.lax.dynamic_slice_in_dim(layer, start, size) * scale[0] * scale[1]
+
+        return _batch_hsic(stacked(list(map(batch, xs, scales[0]))), stacked(list(map(batch, ys, scales[1]))))
 
     cut = n - n % size
-    whole = jax.tree.map(lambda z: jnp.moveaxis(z[:, :cut].reshape(len(z), -1, size, z.shape[2]), 1, 0), stacks)
-    total = jax.tree.map(lambda each: each.sum(0), jax.lax.map(hsic, whole))
+    batches = jax.lax.map(lambda start: hsic(start, size), jnp.arange(0, cut, size))
+    total = jax.tree.map(lambda each: each.sum(0), batches)
     if n - cut >= 4:
-        total = jax.tree.map(jnp.add, total, hsic(jax.tree.map(lambda z: z[:, cut:], stacks)))
+        total = jax.tree.map(jnp.add, total, hsic(cut, n - cut))
     return _ratio(total)
 
 
@@ -253,7 +257,8 @@ def rbf_cka_pairs(
     Returns:
         (L_A, L_B) scores.
     """
-    sides = [mapped(lambda layer: _kernel_rows(layer, bandwidth), stacked(side), one_by_one=True) for side in (xs, ys)]
+    rows = functools.partial(_kernel_rows, bandwidth=bandwidth)
+    sides = [unstacked(mapped(rows, stacked(side), one_by_one=True)) for side in (xs, ys)]
     tile = jax.vmap(functools.partial(_kernel_tile, unbiased=unbiased), in_axes=(0, 0, None))
     return _ratio(_hsic(tile_sums(tile, *sides), unbiased))
 
