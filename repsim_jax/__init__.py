@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
-_SUBPACKAGES = (
+__all__ = [
+    "__version__",
     "activations",
     "data",
     "encoders",
@@ -24,8 +25,7 @@ _SUBPACKAGES = (
     "report",
     "similarity",
     "training",
-)
-__all__ = ["__version__", *_SUBPACKAGES]
+]
 
 if TYPE_CHECKING:
     from repsim_jax import activations as activations
@@ -41,9 +41,9 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> ModuleType:
-    if name in _SUBPACKAGES:
+    if name in __all__:
         return importlib.import_module(f"repsim_jax.{name}")
-    raise AttributeError(f"module 'repsim_jax' has no attribute {name!r}; it has {', '.join(_SUBPACKAGES)}")
+    raise AttributeError(f"module 'repsim_jax' has no attribute {name!r}; it has {', '.join(__all__)}")
 
 
 def __dir__() -> list[str]:

@@ -7,8 +7,12 @@ The weights come in ordinary Python packages, pinned by version and sha256; noth
 import os
 
 from repsim_jax.errors import UnknownNameError
-from repsim_jax.pretrained.registry import CARDS, ModelCard, Pretrained, adapter_of
+from repsim_jax.pretrained.registry import CARDS as IMAGE_CARDS
+from repsim_jax.pretrained.registry import ModelCard, Pretrained, adapter_of
+from repsim_jax.pretrained.text_cards import TEXT_CARDS
 from repsim_jax.pretrained.weights import read_pinned
+
+CARDS = IMAGE_CARDS | TEXT_CARDS
 
 __all__ = ["ModelCard", "Pretrained", "cards", "load", "load_local", "names"]
 
