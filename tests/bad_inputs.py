@@ -109,6 +109,7 @@ CASES = [
     Case("strided view", _with(lambda x, y: (x[:, ::2], y[:, ::-1])), False),
     Case("scale 1e30", _with(lambda x, y: (x * f32(1e30), y * f32(1e30))), False),
     Case("scale 1e-30", _with(lambda x, y: (x * f32(1e-30), y)), False),
+    Case("scale 1e-40 (subnormal)", _with(lambda x, y: (x * f32(1e-40), y)), False),
     Case("float64 scale 1e200", _with(lambda x, y: (x.astype(np.float64) * 1e200, y)), False),
     Case("float64 offset 1e9", _with(lambda x, y: (x.astype(np.float64) + 1e9, y)), False),
     Case("offset -1e4 in Y", _with(lambda x, y: (x, y - f32(1e4))), False),

@@ -12,6 +12,8 @@ from repsim_jax.errors import BadArrayError
 
 # Largest share of a representation's variation that may be lost when float64 or integer input is rounded to float32.
 _ROUNDING_LIMIT = 1e-3
+# Far above the numbers that processors flush to zero (1e-38), with room for squares of differences.
+_SMALLEST = 1e-30
 
 
 def checked_layers(
@@ -95,14 +97,15 @@ def _checked_values(array: jax.Array | np.ndarray, name: str, operation: str, sh
             f"{operation} is undefined for {name} {array.shape}: all {array.shape[0]} rows are equal, so nothing "
             "varies. Leave this layer out (a dead or constant layer), or check how it was extracted."
         )
-    if (
-        isinstance(array, np.ndarray)
-        and array.dtype.itemsize >= 4
-        and array.dtype != np.float32
-        and jnp.result_type(float) == jnp.float32
-    ):
+    if isinstance(array, np.ndarray) and jnp.result_type(float) == jnp.float32 and _needs_float64(array):
         return jnp.asarray(_rounded(array, name, operation, shift_invariant))
     return jnp.asarray(array, jnp.promote_types(array.dtype, jnp.float32))
+
+
+def _needs_float64(array: np.ndarray) -> bool:
+    """Whether float32 on the device may lose what varies: wider numbers, and those small enough to flush to zero."""
+    wide = array.dtype.kind in "iuf" and array.dtype.itemsize >= 4 and array.dtype != np.float32
+    return wide or (array.dtype == np.float32 and np.abs(array).max() < _SMALLEST)
 
 
 def _raise_unless_finite(array: jax.Array | np.ndarray, name: str, operation: str) -> None:

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from repsim_jax._compat import is_traced
 from repsim_jax.errors import BadArrayError
 from repsim_jax.linalg import in_layer_order, mapped, precise_jit, stacked, standardize
-from repsim_jax.similarity.inputs import checked_layers
+from repsim_jax.similarity.inputs import checked_layers, defined
 
 
 def linear_predictivity(x: Any, y: Any, *, folds: int = 5, ridge: float = 1e-3) -> Float[Array, ""]:
@@ -43,7 +43,8 @@ def linear_predictivity(x: Any, y: Any, *, folds: int = 5, ridge: float = 1e-3) 
     """
     check_fit(folds, ridge)
     pair = checked_layers((x, y), operation="linear_predictivity", min_rows=max(5, folds), names=("x", "y"))
-    return linear_predictivity_pairs(pair[:1], pair[1:], folds=folds, ridge=ridge)[0, 0]
+    value = linear_predictivity_pairs(pair[:1], pair[1:], folds=folds, ridge=ridge)[0, 0]
+    return defined(value, operation="linear_predictivity", reason="nothing varies in one of the two")
 
 
 def check_fit(folds: int, ridge: float) -> None:

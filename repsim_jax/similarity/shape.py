@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from repsim_jax.linalg import all_pairs, compact, mapped, precise_jit, stacked, standardize
-from repsim_jax.similarity.inputs import checked_layers
+from repsim_jax.similarity.inputs import checked_layers, defined
 
 
 def procrustes(x: Any, y: Any) -> Float[Array, ""]:
@@ -34,7 +34,7 @@ def procrustes(x: Any, y: Any) -> Float[Array, ""]:
         Williams et al. 2021, equations 5 to 7 (alpha = 1).
     """
     pair = checked_layers((x, y), operation="procrustes", min_rows=3, names=("x", "y"))
-    return procrustes_pairs(pair[:1], pair[1:])[0, 0]
+    return defined(procrustes_pairs(pair[:1], pair[1:])[0, 0], operation="procrustes", reason="nothing varies")
 
 
 @precise_jit()

@@ -1,0 +1,25 @@
+"""The tour ends by naming a report that is there, and its gate tells a harmless update from a harmful one."""
+
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from repsim_jax.activations import open_store
+from repsim_jax.cli import app
+from repsim_jax.evaluation import load_policy
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", ["0", "1"])
+def test_the_tour_passes_the_new_seed_and_fails_the_shuffled_labels(tmp_path: Path, seed: str):
+    result = CliRunner().invoke(app, ["tour", "--out", str(tmp_path), "--seed", seed])
+    assert result.exit_code == 0, result.output
+    assert result.output.index("Gate PASSED") < result.output.index("Gate FAILED")
+    page = Path(result.output.strip().splitlines()[-1].removeprefix("Report: "))
+    assert page.read_text().startswith("<!doctype html>")
+    accuracies = [float(value) for value in re.findall(r"([\d.]+)% of 597", result.output)]
+    assert min(accuracies[:2]) > 90 > 30 > accuracies[2]
+    assert len(open_store(tmp_path / "seed-1.store").ids) == 597
+    assert load_policy(tmp_path / "policy.toml").min_examples == 500

@@ -1,0 +1,61 @@
+"""The training loop does what plain gradient descent in NumPy does, and refuses what it cannot do."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from repsim_jax.training import train
+
+X = np.random.default_rng(0).standard_normal((32, 4)).astype(np.float32)
+Y = X @ np.array([1.0, -2.0, 0.5, 3.0], np.float32)
+
+
+def loss(params, batch):
+    return jnp.mean(jnp.square(batch[0] @ params - batch[1]))
+
+
+def test_full_batches_are_gradient_descent_step_by_step():
+    """A batch of all examples in any order has the same gradient, so the key cannot matter."""
+    trained = train(
+        jax.random.key(3), jnp.zeros(4), loss, (X, Y), optimizer=optax.sgd(0.1), num_steps=60, batch_size=32
+    )
+    weights, losses = np.zeros(4), []
+    for _ in range(60):
+        residual = X @ weights - Y
+        losses.append(np.mean(residual**2))
+        weights = weights - 0.1 * 2 * X.T @ residual / 32
+    np.testing.assert_allclose(trained.params, weights, atol=1e-5)
+    np.testing.assert_allclose(trained.losses, losses, rtol=1e-4, atol=1e-8)
+
+
+def test_the_key_draws_the_batches():
+    def run(seed):
+        return train(
+            jax.random.key(seed), jnp.zeros(4), loss, (X, Y), optimizer=optax.sgd(0.1), num_steps=10, batch_size=4
+        ).params
+
+    np.testing.assert_array_equal(run(0), run(0))
+    assert not np.array_equal(run(0), run(1))
+
+
+def test_progress_is_told_to_the_end():
+    told = []
+    options = {"optimizer": optax.sgd(0.1), "num_steps": 120, "batch_size": 8}
+    train(jax.random.key(0), jnp.zeros(4), loss, (X, Y), on_progress=lambda *said: told.append(said), **options)
+    assert told == [(50, 120), (100, 120), (120, 120)]
+
+
+@pytest.mark.parametrize(("num_steps", "batch_size"), [(0, 4), (5, 0), (5, 33)])
+def test_impossible_batches_are_refused(num_steps: int, batch_size: int):
+    with pytest.raises(ValueError, match="num_steps >= 1 and batch_size"):
+        train(
+            jax.random.key(0),
+            jnp.zeros(4),
+            loss,
+            (X, Y),
+            optimizer=optax.sgd(0.1),
+            num_steps=num_steps,
+            batch_size=batch_size,
+        )
