@@ -113,6 +113,9 @@ def _from_factory(spec: str) -> Any:
     with _working_folder_importable():
         try:
             module = importlib.import_module(module_name)
+        except SystemExit as error:
+            guard = 'Put what it does as a program behind: if __name__ == "__main__"'
+            raise RepsimError(f"{spec}: {module_name!r} ends the program when imported (sys.exit). {guard}") from error
         except Exception as error:
             tried = f"tried to import the module {module_name!r} from the working folder {Path.cwd()} and from what is"
             raise UnknownNameError(
@@ -125,7 +128,7 @@ def _from_factory(spec: str) -> Any:
             raise UnknownNameError.of(f"function of {module_name}", factory_name, known)
         try:
             return factory()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise RepsimError(f"{spec}: {factory_name}() raised {type(error).__name__}: {error}") from error
 
 

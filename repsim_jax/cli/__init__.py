@@ -26,6 +26,9 @@ class _Commands(TyperGroup):
         except KeyboardInterrupt:
             _say("interrupted; finished chunks of a store are kept, and the same command resumes it.")
             raise typer.Exit(_INTERRUPTED) from None
+        except SystemExit as error:  # of a user's own code: a script that ends must not look like a gate that passed
+            _say(f"code that was run ended the program (sys.exit, {error.code!r}); nothing has been shown.")
+            raise typer.Exit(_FAILED) from None
         except BrokenPipeError:
             raise
         except (RepsimError, OSError, MemoryError) as error:

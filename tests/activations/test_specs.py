@@ -34,6 +34,9 @@ class Prepared:
 def broken():
     raise ZeroDivisionError("no weights")
 
+def leaving():
+    raise SystemExit(0)
+
 def number():
     return 3
 
@@ -44,6 +47,7 @@ constant = 3
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     (tmp_path / "spec_factories.py").write_text(FACTORIES)
+    (tmp_path / "spec_program.py").write_text("import sys; sys.exit(0)")
     monkeypatch.chdir(tmp_path)
     yield tmp_path
     sys.modules.pop("spec_factories", None)
@@ -77,6 +81,8 @@ def test_an_object_with_a_preparation_brings_it(here):
         ("spec_factories:fnction", UnknownNameError, "Did you mean 'function'"),
         ("spec_factories:constant", UnknownNameError, "no function of spec_factories is called 'constant'"),
         ("spec_factories:broken", RepsimError, r"broken\(\) raised ZeroDivisionError: no weights"),
+        ("spec_factories:leaving", RepsimError, r"leaving\(\) raised SystemExit: 0"),
+        ("spec_program:f", RepsimError, r"'spec_program' ends the program when imported \(sys.exit\).*__main__"),
         ("spec_factories:number", RepsimError, "got builtins.int"),
         ("no_such_module:f", UnknownNameError, "tried to import the module 'no_such_module' from the working folder"),
         ("clip-vit-b17", UnknownNameError, "Did you mean 'clip-vit-b16'.*hf:FOLDER, FILE.onnx, or module:factory"),

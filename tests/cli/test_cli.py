@@ -110,6 +110,14 @@ def test_an_exit_of_a_command_passes_through(failing):
     assert run("measures").exit_code == 1
 
 
+@pytest.mark.parametrize("code", [0, 1, None, "bye"])
+def test_code_of_the_user_that_ends_the_program_is_never_taken_for_a_verdict(failing, code):
+    failing(SystemExit(code))
+    done = run("measures")
+    assert done.exit_code == 2
+    assert f"code that was run ended the program (sys.exit, {code!r})" in done.stderr
+
+
 def test_an_interrupted_run_says_how_to_go_on(failing):
     failing(KeyboardInterrupt())
     done = run("measures")
