@@ -33,7 +33,8 @@ class UnknownNameError(RepsimError):
             An error whose message names the nearest known names and lists up to twenty of all.
         """
         known = list(known)
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+        plain = {one.lower(): one for one in known}
+        near = [plain[one] for one in difflib.get_close_matches(name.lower(), plain, n=3, cutoff=0.4)]
         hint = f" Did you mean {' or '.join(repr(one) for one in near)}?" if near else ""
         listed = ", ".join(known[:20]) + (f", and {len(known) - 20} more" if len(known) > 20 else "")
         return cls(

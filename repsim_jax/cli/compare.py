@@ -66,7 +66,9 @@ def compare(
     policy = _policy(gate)
     names = _measures(measures, policy)
     _check_out(out, (a, b), force)
+    _check_csv(csv, (a, b, gate))
     examples = _Examples(data, column, id_column, limit, layout, batch_size, size, skip_bad)
+    _check_options((a, b), examples)
     sides = [
         _side(spec, out / store, globs, examples)
         for spec, store, globs in zip((a, b), _STORES, (layers_a, layers_b), strict=True)
@@ -142,13 +144,48 @@ def _check_out(out: Path, inputs: tuple[str, str], force: bool) -> None:
         )
 
 
+def _check_csv(csv: Path | None, inputs: tuple[str | Path | None, ...]) -> None:
+    """Refuses a table in the place of a folder, or of what is read."""
+    from repsim_jax.errors import FileError
+
+    if csv is None:
+        return
+    if csv.is_dir():
+        raise FileError(csv, "the table needs a file, and this is a folder. Choose another --csv.")
+    if any(one is not None and Path(one).exists() and csv.exists() and csv.samefile(one) for one in inputs):
+        raise FileError(csv, "the table would replace an input of this comparison. Choose another --csv.")
+
+
+def _check_options(inputs: tuple[str, str], examples: _Examples) -> None:
+    """Refuses what would say nothing: a limit or a layout that no model is there to follow."""
+    from repsim_jax.errors import RepsimError
+
+    chosen = examples._asdict()
+    del chosen["batch_size"]  # has a default, and is harmless
+    given = [f"--{name.replace('_', '-')}" for name, value in chosen.items() if value is not None and value is not False]
+    if given and not any(_is_model(spec) for spec in inputs):
+        raise RepsimError(
+            f"{', '.join(given)}: for models only, and both sides are layers on disk already, compared whole. "
+            "Leave this out, or choose examples where the layers are extracted."
+        )
+
+
+def _is_model(spec: str) -> bool:
+    path = Path(spec)
+    suffix = path.suffix.lower()
+    return not (path.is_dir() or suffix in _ARRAY_FILES or (path.is_file() and suffix != ".onnx"))
+
+
 def _side(spec: str, store: Path, patterns: list[str] | None, examples: _Examples) -> "Layers":
     from repsim_jax.activations.files import load_layers
+    from repsim_jax.errors import FileError
 
+    if _is_model(spec):
+        return _extracted(spec, store, patterns, examples)
     path = Path(spec)
-    if path.is_dir() or path.suffix.lower() in _ARRAY_FILES:
-        return _chosen(load_layers(path), patterns)
-    return _extracted(spec, store, patterns, examples)
+    if (path / "config.json").is_file() and not (path / "manifest.json").exists():
+        raise FileError(spec, f"is no store but looks like a Hugging Face folder. Name it so: hf:{spec}")
+    return _chosen(load_layers(path), patterns)
 
 
 def _chosen(side: "Layers", patterns: list[str] | None) -> "Layers":
@@ -158,10 +195,13 @@ def _chosen(side: "Layers", patterns: list[str] | None) -> "Layers":
 
     from repsim_jax.errors import UnknownNameError
 
+    def matches(name: str, pattern: str) -> bool:
+        return name == pattern or fnmatchcase(name, pattern)
+
     for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in side.names):
+        if not any(matches(name, pattern) for name in side.names):
             raise UnknownNameError.of(f"layer of {side.name}", pattern, side.names)
-    names = [name for name in side.names if any(fnmatchcase(name, pattern) for pattern in patterns)]
+    names = [name for name in side.names if any(matches(name, pattern) for pattern in patterns)]
     return side._replace(layers={name: side.read(name) for name in names})
 
 

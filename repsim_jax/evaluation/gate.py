@@ -256,7 +256,7 @@ def _pairs(comparison: "Comparison", where: str, name: str, rule: Rule, matrix: 
             if layer not in layers:
                 raise PolicyError(where, f"{name}: {model} has no layer {layer!r}; it has {_listed(layers)}.")
         return [(layers_a.index(layer_a), layers_b.index(layer_b))]
-    chosen = [i for i, layer in enumerate(layers_a) if fnmatchcase(layer, rule.layers)]
+    chosen = [i for i, layer in enumerate(layers_a) if layer == rule.layers or fnmatchcase(layer, rule.layers)]
     if not chosen:
         raise PolicyError(
             where, f"{name}: {rule.layers!r} matches no layer of {comparison.name_a}; it has {_listed(layers_a)}."

@@ -127,11 +127,20 @@ def test_a_missing_policy_stops_before_anything_is_written(here: Path):
         (("old.npz", "clip-vit-b16"), "--data"),
         (("old.npz", "new.npz", "--layers-a", "blokc_0"), "Did you mean 'block_0'"),
         (("old.npz", "new.npz", "--out", "old.npz"), "this is a file"),
-        (("old.npz", "bad.pt"), "bad.pt"),
+        (("old.npz", "bad.pt"), "a .pt file can run code"),
+        (("old.npz", "notes.csv"), "must be one of .npy, .npz, .safetensors, .parquet"),
+        (("old.npz", "bert"), "Name it so: hf:bert"),
+        (("old.npz", "new.npz", "--limit", "0"), "--limit: for models only"),
+        (("old.npz", "new.npz", "--data", "x", "--layout", "cls", "--skip-bad"), "--data, --layout, --skip-bad: for"),
+        (("old.npz", "new.npz", "--csv", "./new.npz"), "would replace an input"),
+        (("old.npz", "new.npz", "--csv", "bert"), "the table needs a file"),
     ],
 )
 def test_bad_input_is_refused_with_advice_and_leaves_the_disk_as_it_was(here: Path, arguments, message: str):
     Path("bad.pt").write_bytes(b"\x80\x04.")
+    Path("notes.csv").write_text("a,b\n")
+    Path("bert").mkdir()
+    Path("bert/config.json").write_text("{}")
     before = sorted(here.rglob("*"))
     done = compare(*arguments)
     assert done.exit_code == 2
@@ -140,10 +149,19 @@ def test_bad_input_is_refused_with_advice_and_leaves_the_disk_as_it_was(here: Pa
     assert sorted(here.rglob("*")) == before
 
 
-def test_an_unknown_measure_is_refused_with_the_nearest(here: Path):
-    done = compare("old.npz", "new.npz", measures="linear_kca")
+@pytest.mark.parametrize("typed", ["linear_kca", "Linear_CKA"])
+def test_an_unknown_measure_is_refused_with_the_nearest(here: Path, typed: str):
+    done = compare("old.npz", "new.npz", measures=typed)
     assert done.exit_code == 2
-    assert "linear_cka" in done.stderr
+    assert "Did you mean 'linear_cka'" in done.stderr
+
+
+def test_a_layer_whose_name_looks_like_a_glob_can_be_chosen(here: Path):
+    np.savez("odd.npz", **{"block[0]": layers_of(1)["head"], "other": layers_of(1)["block_0"]})
+    done = compare("old.npz", "odd.npz", "--layers-b", "block[0]")
+    assert done.exit_code == 0, done.output
+    chosen = json.loads(Path("repsim-report/comparison.json").read_text())["layers_b"]
+    assert [one["name"] for one in chosen] == ["block[0]"]
 
 
 def test_nothing_of_others_is_overwritten_without_force(here: Path):

@@ -148,6 +148,14 @@ def test_a_rule_about_what_was_not_measured_is_an_error(tmp_path: Path, rule: st
         check(COMPARISON, load_policy(written(tmp_path, f"[[rule]]\n{rule}")))
 
 
+def test_a_layer_whose_name_looks_like_a_glob_is_judged(tmp_path: Path):
+    names = ("block[0]", "block_1", "head")
+    comparison = replace(COMPARISON, layers_a=names, layers_b=names)
+    rule = '[[rule]]\nmeasure = "linear_cka"\nlayers = "block[0]"\nmin = 0.9'
+    result = check(comparison, load_policy(written(tmp_path, rule)))
+    assert [one.layer_a for one in result.checks] == ["", "block[0]"]
+
+
 def test_a_layer_that_the_update_lost_is_an_error(tmp_path: Path):
     lost = replace(COMPARISON, layers_b=("block_0", "block_1", "top"))
     with pytest.raises(PolicyError, match="has no 'head'"):
