@@ -76,6 +76,8 @@ def _matches(name: str, pattern: str) -> bool:
 
 def _check_pattern(pattern: str, found: Mapping[str, Any], reasons: Mapping[str, str]) -> None:
     matched = [name for name in found if _matches(name, pattern)]
+    if not found:
+        raise BadArrayError("the model returned no layers at all. Return a dict {layer: array} with at least one.")
     if not matched:
         raise UnknownNameError.of("layer", pattern, found)
     refused = [name for name in matched if name in reasons]

@@ -12,7 +12,7 @@ import numpy as np
 from repsim_jax.activations.tap import Tap, tap
 from repsim_jax.data.batches import Batch
 from repsim_jax.data.sources import Source
-from repsim_jax.errors import BadArrayError, RepsimError, UnknownNameError
+from repsim_jax.errors import BadArrayError, FileError, RepsimError, UnknownNameError
 
 Prepare = Callable[[Sequence[Any], Sequence[str]], Batch]
 
@@ -79,6 +79,7 @@ def prepared(source: Source, prepare: Prepare, batch_size: int) -> Callable[[int
 
     Raises:
         BadArrayError: If ``batch_size`` is not positive.
+        RepsimError: From the batches, if the preparation fails; the message says on which examples.
     """
     if batch_size < 1:
         raise BadArrayError(f"batch_size must be at least 1 example, got {batch_size}.")
@@ -86,7 +87,15 @@ def prepared(source: Source, prepare: Prepare, batch_size: int) -> Callable[[int
     def batches(start: int) -> Iterator[Batch]:
         for first in range(start, len(source), batch_size):
             rows = range(first, min(first + batch_size, len(source)))
-            yield prepare([source.get(row) for row in rows], source.ids[rows.start : rows.stop])
+            raw, ids = [source.get(row) for row in rows], source.ids[rows.start : rows.stop]
+            try:
+                batch = prepare(raw, ids)
+            except RepsimError:
+                raise
+            except Exception as error:
+                told = f"examples {ids[0]!r} to {ids[-1]!r}: {type(error).__name__}: {error}"
+                raise RepsimError(f"the model's preparation failed on {told}") from error
+            yield batch
 
     return batches
 
@@ -104,6 +113,12 @@ def _load(spec: str) -> Any:
         return pretrained.load(spec)
     if ":" in spec:
         return _from_factory(spec)
+    if Path(spec).is_file():
+        raise FileError(
+            spec, "a model is FILE.onnx, hf:FOLDER, or module:factory, whose factory() builds it and loads such a file."
+        )
+    if Path(spec).is_dir():
+        raise FileError(spec, f"a folder is no model by itself. A Hugging Face folder is named so: hf:{spec}")
     near = UnknownNameError.of("built-in model", spec, pretrained.names())
     raise UnknownNameError(f"{near} A model may also be hf:FOLDER, FILE.onnx, or module:factory.")
 

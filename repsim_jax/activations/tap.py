@@ -95,11 +95,22 @@ class JaxTap:
 
         Returns:
             A flat path per layer, with its shape and dtype, in the order of computation.
+
+        Raises:
+            RepsimError: If the model fails on such inputs.
         """
         names: list[str] = []
 
         def ordered(state: Any, inputs: Any) -> tuple[Any, ...]:
-            found = self.outputs(state, inputs)
+            try:
+                found = self.outputs(state, inputs)
+            except RepsimError:
+                raise
+            except Exception as error:
+                raise RepsimError(
+                    f"the model {self.name} raised {type(error).__name__} on inputs {_shapes(inputs)}: {error} "
+                    "Do these data, and how they are prepared, fit the model?"
+                ) from error
             names.extend(found)
             return tuple(found.values())
 
@@ -128,6 +139,10 @@ class JaxTap:
             return tuple(found[known_layer(name, found)] for name in names)
 
         return jax.jit(chosen, static_argnums=2)
+
+
+def _shapes(inputs: Any) -> str:
+    return ", ".join(f"{leaf.dtype} {leaf.shape}" for leaf in jax.tree.leaves(inputs))
 
 
 def known_layer(name: str, known: Iterable[str]) -> str:

@@ -1,6 +1,8 @@
 """``repsim inspect`` and ``repsim layers``: what is in a store, and what could be read from a model?"""
 
 import json
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -64,11 +66,12 @@ def layers(
     from repsim_jax.activations.specs import open_model, prepared
     from repsim_jax.data.sources import open_source
 
-    source = open_source(data, column=column, id_column=id_column, limit=limit)
-    opened = open_model(model, size=size)
-    batch = next(prepared(source, opened.prepare, 2)(0))
-    found = opened.tap.layers(batch.inputs)
-    unfit = unfit_layers(opened.tap, batch, found)
+    with redirect_stdout(sys.stderr):  # what a model prints is not what --json promises to a program
+        source = open_source(data, column=column, id_column=id_column, limit=limit)
+        opened = open_model(model, size=size)
+        batch = next(prepared(source, opened.prepare, 2)(0))
+        found = opened.tap.layers(batch.inputs)
+        unfit = unfit_layers(opened.tap, batch, found)
     default = set(getattr(opened.tap, "default_layers", ())) or found.keys() - unfit.keys()
     lines = [
         (
@@ -100,12 +103,15 @@ def _show(columns: tuple[str, ...], lines: list[tuple[str, ...]]) -> None:
 
     from repsim_jax.report.text import printable
 
+    console = Console(highlight=False)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:  # a name or shape that is cut cannot be copied; long explanations may wrap
-        table.add_column(column, no_wrap=column != columns[-1], overflow="fold")
+    for k, column in enumerate(columns):  # names and shapes stay whole; long explanations and very long names may wrap
+        longest = max((len(line[k]) for line in lines), default=0)
+        may_wrap = k == len(columns) - 1 or longest > console.width // 2
+        table.add_column(column, no_wrap=not may_wrap, overflow="fold")
     for line in lines:
         table.add_row(*(Text(printable(cell)) for cell in line))
-    Console(highlight=False).print(table)
+    console.print(table)
 
 
 def _line(text: str) -> None:

@@ -74,5 +74,6 @@ def decode_image(data: bytes, where: str | os.PathLike[str]) -> "Image":
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             return Image.open(io.BytesIO(data)).convert("RGB")
     except Exception as error:
-        reason = f"cannot be decoded as an image ({type(error).__name__}: {error})."
-        raise CorruptFileError(where, f"{reason} Replace it, or skip bad examples.") from error
+        told = str(error).split(" <_io.")[0]  # Pillow names our buffer by its address, which tells nobody anything
+        reason = f"cannot be decoded as an image ({type(error).__name__}: {told})."
+        raise CorruptFileError(where, f"{reason} Replace it, or skip bad examples (--skip-bad).") from error

@@ -178,7 +178,9 @@ def _text_source(path: Path) -> Source:
 
 def _line(path: Path, lines: Sequence[str], row: int) -> str:
     if not lines[row].strip():
-        raise BadArrayError(f"{path}: line {row + 1} is blank; expected a sentence. Remove it, or skip bad examples.")
+        raise BadArrayError(
+            f"{path}: line {row + 1} is blank; expected a sentence. Remove it, or skip bad examples (--skip-bad)."
+        )
     return lines[row]
 
 

@@ -29,6 +29,22 @@ def network(w, x):
 def make():
     return network, jnp.eye(64)
 
+def talkative():
+    print("hello")
+    return make()
+
+def hostile():
+    return (lambda w, x: {"\x1b[2J<b>" + "n" * 300: x}), ()
+
+def nothing():
+    return (lambda w, x: {}), ()
+
+class Unprepared:
+    model = make()
+    @staticmethod
+    def prepare(raw, ids):
+        raise KeyError("token")
+
 class Slow:
     model, layers, layout = make(), ("hidden",), {}
     @staticmethod
@@ -103,6 +119,20 @@ def test_layers_lists_shapes_and_the_policies_that_fit(here):
     assert "hidden" in repsim("layers", "cli_models:make", "--data", "x.npy").output
 
 
+def test_what_a_model_prints_stays_out_of_the_json(here):
+    seen = repsim("layers", "cli_models:talkative", "--data", "x.npy", "--json")
+    assert len(json.loads(seen.stdout)) == 3
+    assert "hello" in seen.stderr
+
+
+def test_a_very_long_name_is_shown_whole_beside_its_shape(here):
+    seen = repsim("layers", "cli_models:hostile", "--data", "x.npy")
+    assert seen.stdout.count("n") > 300
+    assert "(n, 64)" in seen.stdout
+    assert "none needed" in " ".join(seen.stdout.split())
+    assert "\x1b" not in seen.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -114,9 +144,15 @@ def test_layers_lists_shapes_and_the_policies_that_fit(here):
         (("cli_models:make", "--data", "x.npy", "--out", "s", "--dtype", "int8"), "no dtype is called 'int8'"),
         (("cli_models:make", "--data", "x.npy", "--out", "s", "--batch-size", "0"), "batch_size must be at least 1"),
         (("\x1b[31mred", "--data", "x.npy", "--out", "s"), "no built-in model is called"),
+        (("x.npy", "--data", "x.npy", "--out", "s"), "a model is FILE.onnx, hf:FOLDER, or module:factory"),
+        ((".", "--data", "x.npy", "--out", "s"), "named so: hf:."),
+        (("cli_models:nothing", "--data", "x.npy", "--out", "s"), "the model returned no layers at all"),
+        (("cli_models:make", "--data", "narrow.npy", "--out", "s"), "raised TypeError on inputs float32 (32, 3): dot_"),
+        (("cli_models:Unprepared", "--data", "x.npy", "--out", "s"), "failed on examples '0' to '31': KeyError: 'tok"),
     ],
 )
 def test_a_mistake_is_one_clear_message_and_leaves_nothing(here, arguments, message):
+    np.save("narrow.npy", np.ones((40, 3), np.float32))
     done = repsim("extract", *arguments)
     assert done.exit_code == 2
     assert message in done.output.replace("\n", " ")
