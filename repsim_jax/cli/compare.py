@@ -162,7 +162,9 @@ def _check_options(inputs: tuple[str, str], examples: _Examples) -> None:
 
     chosen = examples._asdict()
     del chosen["batch_size"]  # has a default, and is harmless
-    given = [f"--{name.replace('_', '-')}" for name, value in chosen.items() if value is not None and value is not False]
+    given = [
+        f"--{name.replace('_', '-')}" for name, value in chosen.items() if value is not None and value is not False
+    ]
     if given and not any(_is_model(spec) for spec in inputs):
         raise RepsimError(
             f"{', '.join(given)}: for models only, and both sides are layers on disk already, compared whole. "
