@@ -40,6 +40,8 @@ from repsim_jax.similarity.inputs import checked_layers, defined
 # The median distance is taken over this many evenly spaced rows at most: its error is far below what the bandwidth's
 # choice changes.
 _SAMPLE_ROWS = 1024
+# Self-similarities below this many units of rounding are zero.
+_ROUNDING = 32
 UNDEFINED = "the self-similarity of one of the two is not positive: at this number of examples nothing but noise varies"
 
 
@@ -108,11 +110,22 @@ def _unbiased(products: SquaredProducts, r: Float[Array, "la n"], s: Float[Array
         return trace - inner * n / (n - 2) + total / ((n - 1) * (n - 2))
 
     total_r, total_s = r.sum(1), s.sum(1)
-    return SquaredProducts(
+    hsic = SquaredProducts(
         corrected(products.cross, r @ s.T, jnp.outer(total_r, total_s)),
         corrected(products.self_a, jnp.square(r).sum(1), jnp.square(total_r)),
         corrected(products.self_b, jnp.square(s).sum(1), jnp.square(total_s)),
     )
+    return _without_noise(hsic, products)
+
+
+def _without_noise(hsic: SquaredProducts, products: SquaredProducts) -> SquaredProducts:
+    """Zero for self terms that are nothing but the rounding of what they were subtracted from."""
+    floor = _ROUNDING * jnp.finfo(hsic.cross.dtype).eps
+    self_a, self_b = (
+        jnp.where(term > floor * whole, term, 0.0)
+        for term, whole in ((hsic.self_a, products.self_a), (hsic.self_b, products.self_b))
+    )
+    return SquaredProducts(hsic.cross, self_a, self_b)
 
 
 def _ratio(hsic: SquaredProducts) -> Float[Array, "la lb"]:
@@ -307,6 +320,7 @@ def _hsic(sums: TileSums, unbiased: bool) -> SquaredProducts:
     products, inner = sums.products, SquaredProducts(a @ b.T, jnp.square(a).sum(1), jnp.square(b).sum(1))
     totals = SquaredProducts(jnp.outer(a.sum(1), b.sum(1)), jnp.square(a.sum(1)), jnp.square(b.sum(1)))
     scale = (2 / (n - 2), 1 / ((n - 1) * (n - 2))) if unbiased else (2 / n, 1 / n**2)
-    return jax.tree.map(
+    hsic = jax.tree.map(
         lambda product, dot, total: product - scale[0] * dot + scale[1] * total, products, inner, totals
     )
+    return _without_noise(hsic, products)

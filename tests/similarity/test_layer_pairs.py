@@ -37,7 +37,7 @@ def test_the_table_is_tidy_and_exports_to_pandas_and_pyarrow():
     assert len(frame) == table.num_rows == len(comparison) == 12
     assert list(frame.columns) == table.column_names == list(similarity.Row._fields)
     assert frame[(frame.layer_a == "head") & (frame.layer_b == "first")].value.tolist() == [
-        comparison.matrix(name)[1, 0] for name in ("procrustes", "linear_cka")
+        comparison.matrix(name)[2, 0] for name in ("procrustes", "linear_cka")
     ]
     with pytest.raises(UnknownNameError, match="linear_cka"):
         comparison.matrix("linear_ckaa")
