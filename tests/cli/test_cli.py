@@ -157,7 +157,8 @@ def test_models_are_listed_without_their_packages():
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGINT"), reason="no signals here")
 def test_ctrl_c_ends_with_130(tmp_path: Path):
-    code = "import time, repsim_jax.cli.lists as lists; from repsim_jax import cli, similarity\n"
+    code = "import signal, time, repsim_jax.cli.lists as lists; from repsim_jax import cli, similarity\n"
+    code += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # background jobs are born ignoring it
     code += "similarity.measures = lambda: (print('here', flush=True), time.sleep(60))\ncli.app(['measures'])"
     with subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
