@@ -1,5 +1,6 @@
 """Which hidden layers does a model have, and what are they on these inputs? One protocol for every framework."""
 
+import hashlib
 import itertools
 import os
 import sys
@@ -131,6 +132,19 @@ class JaxTap:
             UnknownNameError: If a layer does not exist.
         """
         return dict(zip(names, self._program(self.state, inputs, names), strict=True))
+
+    def weights_sha256(self) -> str:
+        """Tells these weights from others, so that a store of an earlier version is never taken for this one.
+
+        Returns:
+            The sha256 of every array of the state, in hexadecimal.
+        """
+        digest = hashlib.sha256()
+        for leaf in jax.tree.leaves(self.state):
+            is_key = jax.numpy.issubdtype(getattr(leaf, "dtype", np.float32), jax.dtypes.prng_key)
+            array = np.asarray(jax.random.key_data(leaf) if is_key else leaf)
+            digest.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())
+        return digest.hexdigest()
 
     @cached_property
     def _program(self) -> Callable[..., tuple[jax.Array, ...]]:

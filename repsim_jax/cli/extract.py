@@ -86,6 +86,7 @@ def extract(
         dtype=dtype,
         batch_size=batch_size,
         size=size,
+        data_sha256=_content(data),
     )
     _tell_end(store, was_finished)
 
@@ -101,6 +102,7 @@ def extracted(
     dtype: str = "float32",
     batch_size: int = 32,
     size: int | None = None,
+    data_sha256: str | None = None,
     quiet: bool = False,
 ) -> "Store":
     """Extracts a named model into a store with a progress bar; goes on where an earlier run was stopped.
@@ -115,6 +117,7 @@ def extracted(
         dtype: "float32", "float16" or "bfloat16".
         batch_size: Examples that are computed together.
         size: Side in pixels of the images, for models without a preparation of their own.
+        data_sha256: Tells the examples from others under the same name.
         quiet: Without a progress bar and messages.
 
     Returns:
@@ -138,7 +141,13 @@ def extracted(
             layout=layout,
             store=out,
             dtype=dtype,
-            metadata={"model": model, "data": describe(source, column), "size": size},
+            metadata={
+                "model": model,
+                "weights_sha256": _weights(opened.tap),
+                "data": describe(source, column),
+                "data_sha256": data_sha256,
+                "size": size,
+            },
             on_progress=on_progress,
         )
 
@@ -175,6 +184,27 @@ def describe(source: "Source", column: str | None) -> dict[str, Any]:
 
     digest = hashlib.sha256("\0".join(source.ids).encode("utf-8", "surrogatepass")).hexdigest()
     return {"source": source.name, "column": column, "num_examples": len(source), "ids_sha256": digest}
+
+
+def _weights(tap: Any) -> str | None:
+    """Which version of a model it is: a store of last week's weights under the same name must not be reused."""
+    told = getattr(tap, "weights_sha256", None)
+    return told() if told else None
+
+
+def _content(data: str) -> str | None:
+    """Which version of the data it is: the bytes of a file, the names, sizes and times of the files of a folder."""
+    import hashlib
+
+    path = Path(data)
+    if path.is_file():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    if not path.is_dir():
+        return None
+    files = [(one, one.stat()) for one in sorted(path.rglob("*")) if one.is_file()]
+    told = [f"{one.relative_to(path)}\0{stat.st_size}\0{stat.st_mtime_ns}\0" for one, stat in files]
+    return hashlib.sha256("".join(told).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 @contextmanager

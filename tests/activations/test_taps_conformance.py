@@ -56,6 +56,22 @@ def test_every_tap_is_a_tap(case):
     assert found.name
 
 
+def test_the_same_weights_have_the_same_checksum(case):
+    told = tap(case[0]).weights_sha256()
+    assert len(told) == 64
+    assert tap(case[0]).weights_sha256() == told
+
+
+@pytest.mark.parametrize("kind", list(CASES))
+def test_one_changed_weight_changes_the_checksum(kind, tmp_path):
+    build, _ = CASES[kind]
+    first = tap(build(twins.weights(), tmp_path)).weights_sha256()
+    for changed in range(len(jax.tree.leaves(twins.weights()))):
+        leaves, kind_of_tree = jax.tree.flatten(jax.tree.map(np.array, twins.weights()))
+        leaves[changed].flat[0] += 1e-3
+        assert tap(build(jax.tree.unflatten(kind_of_tree, leaves), tmp_path)).weights_sha256() != first
+
+
 def test_layers_come_in_the_order_of_computation_with_their_shapes(case):
     model, names, x, expected = case
     found = tap(model)

@@ -1,8 +1,10 @@
 """``repsim compare`` from files and models to a report, a document and an exit status."""
 
 import csv
+import importlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -214,6 +216,31 @@ def test_models_are_run_over_the_data_and_resumed(here: Path, monkeypatch):
     assert (
         compare("my_models:make", "my_models:other", "--data", "x.npy", "--limit", "20", "--out", "out").exit_code == 2
     )
+
+
+def test_a_gate_never_judges_what_was_extracted_from_earlier_weights_or_data(here: Path, monkeypatch):
+    monkeypatch.syspath_prepend(here)
+    for name in ("before", "after"):
+        Path(f"{name}_model.py").write_text(
+            "import numpy as np\nseed = 0\n"
+            "def make():\n"
+            "    return (lambda w, x: {'hidden': x @ w}), np.random.default_rng(seed).normal(size=(8, 8))\n"
+        )
+    np.save("x.npy", layers_of(1)["head"])
+    command = ("before_model:make", "after_model:make", "--data", "x.npy", "--out", "out")
+    gate = ("--gate", policy(here, "min = 0.999"))
+    assert compare(*command, *gate).exit_code == 0
+    after: Any = importlib.import_module("after_model")
+    after.seed = 1
+    stale = compare(*command, *gate)
+    assert stale.exit_code == 2
+    assert "out/b.store: this store is finished, with weights_sha256" in stale.stderr
+    after.seed = 0
+    assert compare(*command, *gate).exit_code == 0
+    np.save("x.npy", layers_of(2)["head"])
+    stale = compare(*command, *gate)
+    assert stale.exit_code == 2
+    assert "out/a.store: this store is finished, with data_sha256" in stale.stderr
 
 
 def test_no_hostile_name_gets_through(here: Path):

@@ -1,5 +1,6 @@
 """What does any tensor inside an ONNX file hold? Asks onnxruntime for it as one more output of the graph."""
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,22 @@ class OnnxTap:
         held = {initializer.name for initializer in self._model.graph.initializer}
         self._inputs = {i.name: i.type.tensor_type for i in self._model.graph.input if i.name not in held}
         self._session: tuple[tuple[str, ...], Any] | None = None
+
+    def weights_sha256(self) -> str:
+        """Tells this file from another version of it.
+
+        Returns:
+            The sha256 of the file and of the files beside it that hold its weights, in hexadecimal.
+        """
+        digest = hashlib.sha256(self._model.SerializeToString(deterministic=True))
+        folder = self._path.resolve().parent
+        entries = [entry for held in self._model.graph.initializer for entry in held.external_data]
+        for location in sorted({entry.value for entry in entries if entry.key == "location"}):
+            beside = (folder / location).resolve()
+            if beside.is_file() and beside.is_relative_to(folder):
+                with beside.open("rb") as file:
+                    digest.update(hashlib.file_digest(file, "sha256").digest())
+        return digest.hexdigest()
 
     def layers(self, inputs: Any) -> dict[str, jax.ShapeDtypeStruct]:
         """Names every floating-point tensor with its shape, by ONNX shape inference; runs only where that cannot tell.

@@ -1,6 +1,7 @@
 """What does every part of a PyTorch module compute? Reads them with forward hooks; torch itself comes from the user."""
 
 import contextlib
+import hashlib
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -27,6 +28,21 @@ class TorchTap:
         self.name = type(module).__name__
         self.channel_axis = 1
         self._module = module
+
+    def weights_sha256(self) -> str:
+        """Tells these weights from others.
+
+        Returns:
+            The sha256 of every tensor of the module's state, in hexadecimal.
+        """
+        import torch
+
+        digest = hashlib.sha256()
+        for name, value in self._module.state_dict().items():
+            digest.update(f"{name} {getattr(value, 'dtype', '')} {tuple(getattr(value, 'shape', ()))}".encode())
+            if isinstance(value, torch.Tensor):
+                digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
 
     def layers(self, inputs: Any) -> dict[str, jax.ShapeDtypeStruct]:
         """Names every layer with its shape, by one forward pass that keeps no activations.
