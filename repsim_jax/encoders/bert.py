@@ -8,13 +8,12 @@ padding id). Every hidden layer, and the queries, keys and values of every block
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from repsim_jax.encoders.vit import ACTIVATIONS
+from repsim_jax.encoders.transformer import ACTIVATIONS, Attention, Mlp
 
 Tokens = Mapping[str, Array | np.ndarray]
 
@@ -31,7 +30,7 @@ class BertConfig:
         mlp_width: Hidden width of each block's MLP.
         num_positions: Rows of the position table.
         num_types: Rows of the segment table; single sentences are of type 0.
-        activation: A key of ``repsim_jax.encoders.vit.ACTIVATIONS``.
+        activation: A key of ``repsim_jax.encoders.transformer.ACTIVATIONS``.
         norm_epsilon: Added to the variance in every LayerNorm.
         first_position: Row of the position table that the first token gets: 0 for BERT; padding id + 1 for RoBERTa.
     """
@@ -83,49 +82,13 @@ class Embeddings(nnx.Module):
         return self.norm(self.word(ids) + self.position(positions) + self.type(jnp.zeros_like(ids)))
 
 
-class Attention(nnx.Module):
-    """Multi-head self-attention over the real tokens: softmax(q k^T / sqrt(d / h)) v, then a projection."""
-
-    def __init__(self, config: BertConfig, *, rngs: nnx.Rngs):
-        d = config.width
-        self.num_heads = config.num_heads
-        self.query = nnx.Linear(d, d, rngs=rngs)
-        self.key = nnx.Linear(d, d, rngs=rngs)
-        self.value = nnx.Linear(d, d, rngs=rngs)
-        self.out = nnx.Linear(d, d, rngs=rngs)
-
-    def __call__(self, tokens: Float[Array, "b t d"], mask: Bool[Array, "b t"]) -> Float[Array, "b t d"]:
-        """Mixes tokens (b, t, d); nobody attends to padding."""
-        b, t, d = tokens.shape
-        heads = (b, t, self.num_heads, d // self.num_heads)
-        query, key, value = (part(tokens).reshape(heads) for part in (self.query, self.key, self.value))
-        scores = jnp.einsum("bthd,bshd->bhts", query, key) / np.sqrt(heads[-1])
-        # The smallest finite number, not -inf: a text without any real token must not turn into NaN.
-        scores = jnp.where(mask[:, None, None, :], scores, jnp.finfo(scores.dtype).min)
-        mixed = jnp.einsum("bhts,bshd->bthd", jax.nn.softmax(scores, axis=-1), value)
-        return self.out(mixed.reshape(b, t, d))
-
-
-class Mlp(nnx.Module):
-    """Two linear layers with an activation between: (b, t, d) to (b, t, d)."""
-
-    def __init__(self, config: BertConfig, *, rngs: nnx.Rngs):
-        self.activation = config.activation
-        self.expand = nnx.Linear(config.width, config.mlp_width, rngs=rngs)
-        self.project = nnx.Linear(config.mlp_width, config.width, rngs=rngs)
-
-    def __call__(self, tokens: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
-        """Transforms each token of (b, t, d)."""
-        return self.project(ACTIVATIONS[self.activation](self.expand(tokens)))
-
-
 class Block(nnx.Module):
     """A post-LN transformer block: norm(x + attention(x)), then norm(x + mlp(x))."""
 
     def __init__(self, config: BertConfig, *, rngs: nnx.Rngs):
-        self.attention = Attention(config, rngs=rngs)
+        self.attention = Attention(config.width, config.num_heads, rngs=rngs)
         self.norm_attention = _norm(config, rngs)
-        self.mlp = Mlp(config, rngs=rngs)
+        self.mlp = Mlp(config.width, config.mlp_width, config.activation, rngs=rngs)
         self.norm_mlp = _norm(config, rngs)
 
     def __call__(self, tokens: Float[Array, "b t d"], mask: Bool[Array, "b t"]) -> Float[Array, "b t d"]:

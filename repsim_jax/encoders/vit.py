@@ -5,7 +5,6 @@ projection) and ViT-MAE's encoder. Every hidden layer, and the queries, keys and
 submodules: "stem", "block_3", "block_3/attention/query", "norm", "head".
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -15,14 +14,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Shaped
 
 from repsim_jax.encoders._images import as_images
-
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
-    "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
-    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),  # CLIP's, from its released code
-    "relu": jax.nn.relu,
-    "silu": jax.nn.silu,
-}
+from repsim_jax.encoders.transformer import ACTIVATIONS, Attention, Mlp
 
 
 @dataclass(frozen=True)
@@ -112,40 +104,6 @@ class Stem(nnx.Module):
         return tokens if self.pre_norm is None else self.pre_norm(tokens)
 
 
-class Attention(nnx.Module):
-    """Multi-head self-attention: softmax(q k^T / sqrt(d / h)) v, then a projection."""
-
-    def __init__(self, config: ViTConfig, *, rngs: nnx.Rngs):
-        d, bias = config.width, config.qkv_bias
-        self.num_heads = config.num_heads
-        self.query = nnx.Linear(d, d, use_bias=bias, rngs=rngs)
-        self.key = nnx.Linear(d, d, use_bias=bias, rngs=rngs)
-        self.value = nnx.Linear(d, d, use_bias=bias, rngs=rngs)
-        self.out = nnx.Linear(d, d, rngs=rngs)
-
-    def __call__(self, tokens: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
-        """Mixes tokens (b, t, d)."""
-        b, t, d = tokens.shape
-        heads = (b, t, self.num_heads, d // self.num_heads)
-        query, key, value = (part(tokens).reshape(heads) for part in (self.query, self.key, self.value))
-        scores = jnp.einsum("bthd,bshd->bhts", query, key) / np.sqrt(heads[-1])
-        mixed = jnp.einsum("bhts,bshd->bthd", jax.nn.softmax(scores, axis=-1), value)
-        return self.out(mixed.reshape(b, t, d))
-
-
-class Mlp(nnx.Module):
-    """Two linear layers with an activation between: (b, t, d) to (b, t, d)."""
-
-    def __init__(self, config: ViTConfig, *, rngs: nnx.Rngs):
-        self.activation = config.activation
-        self.expand = nnx.Linear(config.width, config.mlp_width, rngs=rngs)
-        self.project = nnx.Linear(config.mlp_width, config.width, rngs=rngs)
-
-    def __call__(self, tokens: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
-        """Transforms each token of (b, t, d)."""
-        return self.project(ACTIVATIONS[self.activation](self.expand(tokens)))
-
-
 class LayerScale(nnx.Module):
     """Multiplies every channel by a learned number; Touvron et al. (ICCV 2021)."""
 
@@ -162,10 +120,10 @@ class Block(nnx.Module):
 
     def __init__(self, config: ViTConfig, *, rngs: nnx.Rngs):
         self.norm_attention = _norm(config, rngs)
-        self.attention = Attention(config, rngs=rngs)
+        self.attention = Attention(config.width, config.num_heads, qkv_bias=config.qkv_bias, rngs=rngs)
         self.scale_attention = LayerScale(config.width) if config.layer_scale else None
         self.norm_mlp = _norm(config, rngs)
-        self.mlp = Mlp(config, rngs=rngs)
+        self.mlp = Mlp(config.width, config.mlp_width, config.activation, rngs=rngs)
         self.scale_mlp = LayerScale(config.width) if config.layer_scale else None
 
     def __call__(self, tokens: Float[Array, "b t d"]) -> Float[Array, "b t d"]:

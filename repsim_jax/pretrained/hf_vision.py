@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from repsim_jax.encoders.vit import ACTIVATIONS, ViT, ViTConfig, hidden_layers
+from repsim_jax.encoders.transformer import ACTIVATIONS
+from repsim_jax.encoders.vit import ViT, ViTConfig, hidden_layers
 from repsim_jax.errors import CorruptFileError, FileError
 from repsim_jax.pretrained import preparation
 from repsim_jax.pretrained.assembly import assemble
