@@ -128,8 +128,9 @@ def linear_predictivity(x, y, folds=5, ridge=1e-3):
     for fold in range(folds):
         held = np.arange(len(x)) % folds == fold
         a, b = x - x[~held].mean(0), y - y[~held].mean(0)
-        penalty = ridge * np.square(a[~held]).sum() / min(a.shape)
-        weights = np.linalg.solve(a[~held].T @ a[~held] + penalty * np.eye(a.shape[1]), a[~held].T @ b[~held])
+        fitted = np.where(np.ptp(x[~held], axis=0) > 0, a[~held], 0)  # a constant feature gets no weight
+        penalty = ridge * np.square(fitted).sum() / min(a.shape) or 1.0
+        weights = np.linalg.solve(fitted.T @ fitted + penalty * np.eye(a.shape[1]), fitted.T @ b[~held])
         residual += np.square(b[held] - a[held] @ weights).sum()
         total += np.square(b[held]).sum()
     return 1 - residual / total

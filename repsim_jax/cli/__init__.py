@@ -33,7 +33,7 @@ class _Commands(TyperGroup):
             raise
         except (RepsimError, OSError, MemoryError) as error:
             if ctx.params.get("show_traceback"):
-                raise
+                traceback.print_exc()
             _say(_message(error))
             raise typer.Exit(_FAILED) from None
         except Exception as error:

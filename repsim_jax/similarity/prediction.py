@@ -102,7 +102,11 @@ def _residual_squares(
     n, d = x.shape
     x = x - train @ x / train.sum()
     fitted = x * train[:, None]
-    penalty = ridge * jnp.sum(jnp.square(fitted)) / min(n, d)
+    # what is left of a feature that is constant over the training rows is rounding, and must not be fitted
+    varies = jnp.max(jnp.abs(fitted), axis=0) > 8 * jnp.finfo(x.dtype).eps * jnp.max(jnp.abs(x), axis=0)
+    fitted = jnp.where(varies, fitted, 0.0)
+    variation = jnp.sum(jnp.square(fitted))
+    penalty = jnp.where(variation > 0, ridge * variation / min(n, d), 1.0)
     if d <= n:
         weights = jax.scipy.linalg.solve(
             fitted.T @ fitted + penalty * jnp.eye(d, dtype=x.dtype), fitted.T @ y, assume_a="pos"
