@@ -90,9 +90,10 @@ def _shape_advice(ndim: int) -> str:
 def _checked_values(array: jax.Array | np.ndarray, name: str, operation: str, shift_invariant: bool) -> jax.Array:
     if is_traced(array):
         return jnp.asarray(array, jnp.promote_types(array.dtype, jnp.float32))
-    if jnp.issubdtype(array.dtype, jnp.floating):
-        _raise_unless_finite(array, name, operation)
-    if array.size and bool((array == array[:1]).all()):
+    finite, constant = _facts(array)
+    if not finite:
+        _raise_not_finite(array, name, operation)
+    if constant:
         raise BadArrayError(
             f"{operation} is undefined for {name} {array.shape}: all {array.shape[0]} rows are equal, so nothing "
             "varies. Leave this layer out (a dead or constant layer), or check how it was extracted."
@@ -108,10 +109,21 @@ def _needs_float64(array: np.ndarray) -> bool:
     return wide or (array.dtype == np.float32 and np.abs(array).max() < _SMALLEST)
 
 
-def _raise_unless_finite(array: jax.Array | np.ndarray, name: str, operation: str) -> None:
+def _facts(array: jax.Array | np.ndarray) -> tuple[bool, bool]:
+    """Whether all values are finite, and whether all rows are equal; on the device for what lies there."""
+    if isinstance(array, np.ndarray) and array.dtype.kind in "iuf":
+        return bool(np.isfinite(array).all()), bool((array == array[:1]).all())
+    finite, constant = np.asarray(_device_facts(array))
+    return bool(finite), bool(constant)
+
+
+@jax.jit
+def _device_facts(array: jax.Array) -> jax.Array:
+    return jnp.stack([jnp.isfinite(array).all(), (array == array[:1]).all()])
+
+
+def _raise_not_finite(array: jax.Array | np.ndarray, name: str, operation: str) -> None:
     finite = jnp.isfinite(array) if isinstance(array, jax.Array) or array.dtype.kind == "V" else np.isfinite(array)
-    if bool(finite.all()):
-        return
     bad = np.flatnonzero(~np.asarray(finite).all(axis=1))
     first = np.asarray(array[int(bad[0])], np.float64)
     what = "NaN" if np.isnan(first).any() else "infinity"
