@@ -286,7 +286,7 @@ def test_an_unknown_layer_is_refused_with_a_suggestion():
         (lambda x: {"a": x[:, :0]}, None, r"it is empty, of shape \(23, 0\)"),
         (lambda x: {"a": x[:5]}, None, "the leading axis is not the batch of 23"),
         (lambda x: {"table": jnp.ones((N, 3))}, None, "the leading axis is not the batch of 23"),
-        (lambda x: {}, None, "no layer is called"),
+        (lambda x: {}, None, "returned no layers at all"),
         (lambda x: {"a": x}, [], "no layer is asked for"),
         (lambda x: {"a": jnp.stack([x, x], 1)}, None, "no layout policy is given"),
         (lambda x: x, None, r"must return a dict \{layer: array\}"),

@@ -96,8 +96,9 @@ def test_classes_are_put_back_when_the_model_fails():
             raise ZeroDivisionError(self.fc(x).shape)
 
     originals = vars(Broken)["__call__"], vars(nnx.Linear)["__call__"]
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(RepsimError, match="model Broken raised ZeroDivisionError") as raised:
         tap(Broken()).layers(X)
+    assert isinstance(raised.value.__cause__, ZeroDivisionError)
     assert originals == (vars(Broken)["__call__"], vars(nnx.Linear)["__call__"])
 
 
