@@ -98,13 +98,22 @@ def _checked_values(array: jax.Array | np.ndarray, name: str, operation: str, sh
             f"{operation} is undefined for {name} {array.shape}: all {array.shape[0]} rows are equal, so nothing "
             "varies. Leave this layer out (a dead or constant layer), or check how it was extracted."
         )
-    if isinstance(array, np.ndarray) and jnp.result_type(float) == jnp.float32 and _needs_float64(array):
+    if needs_float64(array):
         return jnp.asarray(_rounded(array, name, operation, shift_invariant))
     return jnp.asarray(array, jnp.promote_types(array.dtype, jnp.float32))
 
 
-def _needs_float64(array: np.ndarray) -> bool:
-    """Whether float32 on the device may lose what varies: wider numbers, and those small enough to flush to zero."""
+def needs_float64(array: jax.Array | np.ndarray) -> bool:
+    """Whether float32 on the device may lose what varies: wider numbers, and those small enough to flush to zero.
+
+    Args:
+        array: A finite array (n, d).
+
+    Returns:
+        True if it is to be centered and scaled on the host first, differently for measures that see features' means.
+    """
+    if not isinstance(array, np.ndarray) or jnp.result_type(float) != jnp.float32:
+        return False
     wide = array.dtype.kind in "iuf" and array.dtype.itemsize >= 4 and array.dtype != np.float32
     return wide or (array.dtype == np.float32 and np.abs(array).max() < _SMALLEST)
 

@@ -12,7 +12,7 @@ from repsim_jax.activations.reader import Store, memory_needed
 from repsim_jax.errors import AlignmentError, BadArrayError
 from repsim_jax.similarity.comparison import Comparison
 from repsim_jax.similarity.dissimilarity import check_rows_vary
-from repsim_jax.similarity.inputs import checked_layers
+from repsim_jax.similarity.inputs import checked_layers, needs_float64
 from repsim_jax.similarity.registry import DEFAULT_MEASURES, Measure, measure
 
 
@@ -37,7 +37,7 @@ def compare(
         name_a: What to call a; by default the name that it carries, or "x".
         name_b: What to call b; by default the name that it carries, or "y".
         max_rows: Use at most this many evenly spaced examples; all of them where None.
-        memory_limit: Bytes that the layers of both sides may take in memory; no limit where None.
+        memory_limit: Bytes that the layers of a store may take in memory, each side by itself; no limit where None.
         on_progress: Called as ``on_progress(measure, done, total)`` before each measure and once after the last.
 
     Returns:
@@ -146,7 +146,7 @@ def _read(
     operation = f"compare ({', '.join(one.name for one in chosen)})"
     fewest = max(one.min_rows for one in chosen)
     kinds = {one.shift_invariant for one in chosen}
-    if any(array.dtype != np.float32 for array in arrays):
+    if any(needs_float64(array) for array in arrays if array.size):
         return {
             kind: checked_layers(arrays, operation=operation, min_rows=fewest, names=titles, shift_invariant=kind)
             for kind in kinds

@@ -1,6 +1,7 @@
 """``compare`` scores every layer pair as the measure of two arrays does, aligns by id, and names what is wrong."""
 
 import numpy as np
+import oracles
 import pytest
 from bad_inputs import pair
 from judging import value_of
@@ -65,6 +66,14 @@ def test_fewer_rows_are_spread_evenly_and_said_in_the_notes():
     expected = value_of("procrustes", X[picked], Y[picked])
     assert comparison.matrix("procrustes")[0, 0] == pytest.approx(expected, abs=1e-5)
     assert comparison.notes == ("22 of 64 examples were compared, evenly spaced.",)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-40])
+def test_measures_that_see_means_and_those_that_do_not_share_no_centered_copy(scale: float):
+    x = (X + 3) * np.float32(scale)
+    comparison = similarity.compare(x, Y, measures=["rsa", "procrustes"])
+    for name in ("rsa", "procrustes"):
+        assert comparison.matrix(name).item() == pytest.approx(oracles.TWINS[name](X + 3, Y), abs=1e-3)
 
 
 def test_progress_is_told_before_every_measure_and_at_the_end():
