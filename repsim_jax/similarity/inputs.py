@@ -1,7 +1,7 @@
 """The door: representations are checked once here, with errors that say what was expected, what came and what to do."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -103,7 +103,7 @@ def _checked_values(array: jax.Array | np.ndarray, name: str, operation: str, sh
     return jnp.asarray(array, jnp.promote_types(array.dtype, jnp.float32))
 
 
-def needs_float64(array: jax.Array | np.ndarray) -> bool:
+def needs_float64(array: jax.Array | np.ndarray) -> TypeGuard[np.ndarray]:
     """Whether float32 on the device may lose what varies: wider numbers, and those small enough to flush to zero.
 
     Args:
