@@ -2,6 +2,7 @@
 
 from repsim_jax.linalg.bases import Basis, compact, orthonormal_basis
 from repsim_jax.linalg.distances import SplitRows, pairwise_sq_distances, split_rows, sq_distances, unit_rows
+from repsim_jax.linalg.nearest import nearest_rows
 from repsim_jax.linalg.pairs import Stacks, all_pairs, in_layer_order, mapped, stacked, unstacked
 from repsim_jax.linalg.precision import precise_jit
 from repsim_jax.linalg.products import batch_squared_products, squared_products
@@ -22,6 +23,7 @@ __all__ = [
     "compact",
     "in_layer_order",
     "mapped",
+    "nearest_rows",
     "orthonormal_basis",
     "pairwise_sq_distances",
     "power_of_two",

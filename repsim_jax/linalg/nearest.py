@@ -1,0 +1,78 @@
+"""Which rows are nearest to each row? Exact, block by block, on any backend; from a kept index above a million rows."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from repsim_jax.errors import BadArrayError, MissingPackageError
+from repsim_jax.linalg.distances import SplitRows, split_rows, sq_distances, unit_rows
+from repsim_jax.linalg.scaling import center
+from repsim_jax.linalg.tiles import row_blocks
+
+# Distances from one block of rows to all: about this many numbers at once.
+_BLOCK_ELEMENTS = 2**22
+# Exact search takes n^2 d multiplications: half a minute for a million rows on an accelerator, hours beyond.
+_MOST_EXACT = 2**20
+
+
+def nearest_rows(x: Float[Array, "n d"], *, k: int, exact: bool | None = None) -> Int[Array, "n k"]:
+    """The k other rows that are nearest to each row by cosine of the centered rows, nearest first.
+
+    Args:
+        x: Rows, finite.
+        k: Neighbors, in [1, n - 1].
+        exact: All distances, block by block; where False, an inverted-file index of the faiss package that finds nearly
+            all of them. By default exact up to a million rows.
+
+    Returns:
+        Row numbers; never the row itself.
+
+    Raises:
+        BadArrayError: If k is out of range.
+        MissingPackageError: If the index is needed and faiss is not installed.
+    """
+    n = x.shape[0]
+    if not 1 <= k <= n - 1:
+        raise BadArrayError(f"nearest_rows needs 1 <= k <= n - 1 neighbors, got k={k} for n={n} rows.")
+    if exact or (exact is None and n <= _MOST_EXACT):
+        return _exact(x, k=k)
+    return jnp.asarray(_indexed(np.asarray(unit_rows(center(x))), k))
+
+
+@partial(jax.jit, static_argnames=("k",))
+def _exact(x: Float[Array, "n d"], *, k: int) -> Int[Array, "n k"]:
+    n = x.shape[0]
+    size = max(1, min(n, _BLOCK_ELEMENTS // n))
+    with jax.default_matmul_precision("highest"):
+        rows = split_rows(unit_rows(center(x)))
+        blocks = jax.tree.map(lambda leaf: row_blocks(leaf, size), rows)
+        numbers = row_blocks(jnp.arange(n), size)
+
+        def visit(block: tuple[SplitRows, jax.Array]) -> jax.Array:
+            distances = sq_distances(block[0], rows)
+            own = block[1][:, None] == jnp.arange(n)
+            return jax.lax.top_k(-jnp.where(own, jnp.inf, distances), k)[1]
+
+        return jax.lax.map(visit, (blocks, numbers)).reshape(-1, k)[:n]
+
+
+def _indexed(unit: np.ndarray, k: int) -> np.ndarray:
+    try:
+        import faiss
+    except ImportError as error:
+        raise MissingPackageError.of("faiss-cpu", "to search among more than a million rows", "neighbors") from error
+    n, d = unit.shape
+    # faiss's own advice: between 4 and 16 sqrt(n) cells, and 1 in 16 of them searched.
+    cells = max(1, int(4 * np.sqrt(n)))
+    index: Any = faiss.index_factory(d, f"IVF{cells},Flat", faiss.METRIC_INNER_PRODUCT)
+    index.train(unit[:: max(1, n // (64 * cells))])
+    index.add(unit)
+    index.nprobe = max(1, cells // 16)
+    found = index.search(unit, k + 1)[1]
+    # The row itself goes, wherever it stands; -1 marks cells that ran out of rows.
+    order = np.argsort((found == np.arange(n)[:, None]) | (found < 0), axis=1, kind="stable")
+    return np.take_along_axis(found, order, axis=1)[:, :k]

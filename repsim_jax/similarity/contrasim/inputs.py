@@ -1,0 +1,72 @@
+"""How rows of different widths and bases enter one map: as they are, projected, or by their cosines to shared anchors.
+
+Source: Moschella et al. 2023, "Relative representations enable zero-shot latent space communication" (arXiv 2209.15430).
+Differs: Rows and anchors are centered by the anchors' mean first, so that an offset of a whole layer changes nothing.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from repsim_jax.linalg import precise_jit, unit_rows
+
+
+class Standard(NamedTuple):
+    """How a layer is standardized before its projection.
+
+    Attributes:
+        mean: (..., d), the mean of each feature over the training examples.
+        scale: (...,), one over the root mean square of what varies.
+    """
+
+    mean: Float[Array, "*layers d"]
+    scale: Float[Array, "*layers"]
+
+
+@precise_jit()
+def relative(x: Float[Array, "*layers n d"], anchors: Float[Array, "*layers k d"]) -> Float[Array, "*layers n k"]:
+    r"""Cosines of rows to anchors, both centered: :math:`\cos(x_i - \bar a, a_j - \bar a)`.
+
+    Does not change under rotation, translation or scaling of a layer, if its anchors change with it.
+
+    Args:
+        x: Layers.
+        anchors: The anchor examples in the same layers.
+
+    Returns:
+        As wide as there are anchors, whatever d is; 0 for a row that equals the anchors' mean.
+    """
+    mean = jnp.mean(anchors, axis=-2, keepdims=True)
+    flat = [unit_rows((side - mean).reshape(-1, side.shape[-1])).reshape(side.shape) for side in (x, anchors)]
+    return flat[0] @ jnp.swapaxes(flat[1], -1, -2)
+
+
+@jax.jit
+def standard(x: Float[Array, "*layers n d"]) -> Standard:
+    """The mean of every feature and the size of what varies.
+
+    Args:
+        x: Layers; finite.
+
+    Returns:
+        Mean and scale of each layer; a constant layer gets scale 0, and is zero once standardized.
+    """
+    mean = jnp.mean(x, axis=-2)
+    size = jnp.sqrt(jnp.mean(jnp.square(x - mean[..., None, :]), axis=(-1, -2)))
+    return Standard(mean, jnp.where(size > 0, 1.0 / jnp.where(size > 0, size, 1.0), 0.0))
+
+
+@jax.jit
+def standardized(x: Float[Array, "*layers n d"], by: Standard) -> Float[Array, "*layers n d"]:
+    """Subtracts the mean of every feature and divides by the size of what varies.
+
+    Args:
+        x: Layers.
+        by: From ``standard``, of the training examples.
+
+    Returns:
+        The same shape.
+    """
+    return (x - by.mean[..., None, :]) * by.scale[..., None, None]

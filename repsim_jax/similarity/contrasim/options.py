@@ -1,0 +1,122 @@
+"""What kind of learned measure is fitted, and how it is trained."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+from repsim_jax.errors import BadArrayError, UnknownNameError
+
+Positives = Literal["layer", "example"]
+Input = Literal["raw", "projected", "relative"]
+Objective = Literal["contrasim", "deep_dot", "deep_cka", "max_margin"]
+Similarity = Literal["dot", "distance"]
+_CHOICES = {"positives": Positives, "input": Input, "objective": Objective, "similarity": Similarity}
+
+
+@dataclass(frozen=True)
+class Options:
+    """The measure's shape; the defaults are ours, ``FAITHFUL`` is the paper's.
+
+    Attributes:
+        positives: ``layer``: the same layer of different sources belongs together, over the whole set of examples (the
+            paper's layer prediction). ``example``: the same example in different sources belongs together (translations,
+            image and caption, old and new model).
+        input: ``raw``: features as they are, one width for all. ``projected``: standardized, then a linear map of each
+            source's own, for sources of different widths; measures no model that it was not fitted on. ``relative``:
+            cosines to anchor examples that all sources share, whatever a source's width and basis: the only input that
+            carries over to models that were not there at the fit.
+        objective: ``contrasim``: supervised contrastive loss. ``max_margin``: hinge on the hardest negative.
+            ``deep_dot``, ``deep_cka``: attraction of positives alone, the paper's baselines.
+        similarity: ``dot`` (cosine), or ``distance`` (one minus Euclidean distance of unit vectors).
+        hidden: Widths of the hidden layers.
+        width: Width of the learned space.
+        projection: Width of the map of each source, for ``projected``.
+        num_anchors: Anchor examples, for ``relative``; a quarter of the examples where that is fewer.
+    """
+
+    positives: Positives = "layer"
+    input: Input = "relative"
+    objective: Objective = "contrasim"
+    similarity: Similarity = "dot"
+    hidden: tuple[int, ...] = (512, 256)
+    width: int = 128
+    projection: int = 256
+    num_anchors: int = 256
+
+    def __post_init__(self) -> None:
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in get_args(choices):
+                raise UnknownNameError.of(f"contrasim option {name}", str(getattr(self, name)), get_args(choices))
+        sizes = {"width": self.width, "projection": self.projection, "num_anchors": self.num_anchors}
+        sizes |= {"hidden": min(self.hidden, default=1)}
+        for name, size in sizes.items():
+            if type(size) is not int or size < 1:
+                raise BadArrayError(f"contrasim needs whole numbers >= 1 for {name}, got {getattr(self, name)!r}.")
+        object.__setattr__(self, "hidden", tuple(self.hidden))
+
+    def to_json(self) -> dict[str, Any]:
+        """These options as plain values.
+
+        Returns:
+            Name to value; tuples as lists.
+        """
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Options":
+        """Undoes ``to_json``.
+
+        Args:
+            values: Name to value.
+
+        Returns:
+            The options.
+
+        Raises:
+            TypeError: If a name is not known.
+        """
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a measure is trained; the defaults are ours, ``FAITHFUL_LAYERS`` and ``FAITHFUL_EXAMPLES`` the paper's.
+
+    Attributes:
+        num_steps: Updates.
+        batch_size: Examples per update; all training examples where those are fewer.
+        learning_rate: Of Adam.
+        weight_decay: Decoupled from the gradient, or added to it where ``coupled``.
+        coupled: Whether weight decay is the old-fashioned L2 penalty.
+        schedule: ``cosine`` to zero, or ``constant``.
+        temperature: Of the contrastive loss, > 0.
+        margin: Of ``max_margin``, > 0.
+        negatives: ``random``, or ``hard``: half of each batch are near neighbors of the other half. For positives of
+            ``example``; among layers every other layer is a negative anyway.
+    """
+
+    num_steps: int = 500
+    batch_size: int = 256
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    coupled: bool = False
+    schedule: Literal["cosine", "constant"] = "cosine"
+    temperature: float = 0.07
+    margin: float = 0.2
+    negatives: Literal["random", "hard"] = "random"
+
+    def __post_init__(self) -> None:
+        for name, choices in (("schedule", ("cosine", "constant")), ("negatives", ("random", "hard"))):
+            if getattr(self, name) not in choices:
+                raise UnknownNameError.of(f"contrasim training {name}", str(getattr(self, name)), choices)
+        positive = ("num_steps", "batch_size", "learning_rate", "temperature", "margin")
+        for name in positive:
+            if not 0 < getattr(self, name) < float("inf"):
+                raise BadArrayError(f"contrasim training needs {name} > 0, got {getattr(self, name)!r}.")
+        if not 0 <= self.weight_decay < float("inf"):
+            raise BadArrayError(f"contrasim training needs weight_decay >= 0, got {self.weight_decay!r}.")
+
+
+FAITHFUL = Options(input="raw")
+# Released code: Adam 1e-4 with coupled L2 of 5e-4 for layers, none for pairs; its step decay never fires.
+FAITHFUL_LAYERS = Training(batch_size=1024, learning_rate=1e-4, weight_decay=5e-4, coupled=True, schedule="constant")
+FAITHFUL_EXAMPLES = Training(num_steps=300, batch_size=1024, learning_rate=1e-4, weight_decay=0.0, schedule="constant")
