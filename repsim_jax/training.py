@@ -1,6 +1,6 @@
 """The one training loop: minibatches drawn by key, whole runs of steps in one compiled program."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -28,24 +28,28 @@ class Trained(NamedTuple):
 def train(
     key: jax.Array,
     params: PyTree,
-    loss: Callable[[PyTree, PyTree], jax.Array],
+    loss: Callable[..., jax.Array],
     data: PyTree,
     *,
     optimizer: optax.GradientTransformation,
     num_steps: int,
     batch_size: int,
+    noisy: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Trained:
     """Minimizes a loss over random minibatches.
 
+    Calls with the same ``loss`` and ``optimizer`` objects and the same shapes share one compiled program.
+
     Args:
         key: Random key; draws the minibatches, each without repetition.
         params: Parameters to start from, a pytree of arrays.
-        loss: ``loss(params, batch)`` gives a scalar.
+        loss: ``loss(params, batch)`` gives a scalar; where it is ``noisy``, ``loss(key, params, batch)`` does.
         data: A pytree of arrays with leading axis n.
         optimizer: From optax.
         num_steps: Number of updates.
         batch_size: Examples per update, at most n.
+        noisy: Whether the loss draws too (masks, flips) and takes a new key at each step.
         on_progress: Called as ``on_progress(done, num_steps)`` between compiled runs of steps.
 
     Returns:
@@ -59,7 +63,7 @@ def train(
         raise ValueError(
             f"train needs num_steps >= 1 and batch_size in [1, n]: got {num_steps} steps of {batch_size} for n={n}."
         )
-    run = jax.jit(partial(_run, loss=loss, optimizer=optimizer, batch_size=batch_size))
+    run = partial(_run, loss=loss, optimizer=optimizer, batch_size=batch_size, noisy=noisy)
     data = jax.tree.map(jnp.asarray, data)
     state, losses = (params, optimizer.init(params)), []
     keys = jax.random.split(key, num_steps)
@@ -67,19 +71,77 @@ def train(
         state, part = run(state, keys[start : start + _CHUNK], data)
         losses.append(part)
         if on_progress is not None:
+            jax.block_until_ready(part)  # what was only dispatched is not done
             on_progress(min(start + _CHUNK, num_steps), num_steps)
     return Trained(state[0], jnp.concatenate(losses))
 
 
+@partial(jax.jit, static_argnames=("loss", "optimizer", "batch_size", "noisy"))
 def _run(
-    state: Any, keys: jax.Array, data: Any, *, loss: Any, optimizer: Any, batch_size: int
+    state: Any, keys: jax.Array, data: Any, *, loss: Any, optimizer: Any, batch_size: int, noisy: bool
 ) -> tuple[Any, jax.Array]:
     n = jax.tree.leaves(data)[0].shape[0]
 
     def step(state: Any, key: jax.Array) -> tuple[Any, jax.Array]:
         params, optimizer_state = state
-        rows = jax.random.choice(key, n, (batch_size,), replace=False)
-        value, gradient = jax.value_and_grad(loss)(params, jax.tree.map(lambda leaf: leaf[rows], data))
+        key_rows, key_noise = jax.random.split(key) if noisy else (key, key)
+        rows = jax.random.choice(key_rows, n, (batch_size,), replace=False)
+        drawn = partial(loss, key_noise) if noisy else loss
+        value, gradient = jax.value_and_grad(drawn)(params, jax.tree.map(lambda leaf: leaf[rows], data))
+        updates, optimizer_state = optimizer.update(gradient, optimizer_state, params)
+        return (optax.apply_updates(params, updates), optimizer_state), value
+
+    return jax.lax.scan(step, state, keys)
+
+
+def minimize(
+    key: jax.Array,
+    params: PyTree,
+    loss: Callable[[jax.Array, PyTree, PyTree], jax.Array],
+    data: Iterator[PyTree],
+    *,
+    optimizer: optax.GradientTransformation,
+    num_steps: int,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Trained:
+    """Minimizes a loss that draws its own batches, from data that may be larger than memory.
+
+    Calls with the same ``loss`` and ``optimizer`` objects and the same shapes share one compiled program.
+
+    Args:
+        key: Random key; each step gets a new one.
+        params: Parameters to start from, a pytree of arrays.
+        loss: ``loss(key, params, part)`` draws a batch from a part of the data and gives a scalar.
+        data: Parts of the data, of equal shapes; each serves a run of at most 50 steps. ``itertools.repeat(whole)``
+            where all of it fits into memory.
+        optimizer: From optax.
+        num_steps: Number of updates.
+        on_progress: Called as ``on_progress(done, num_steps)`` between compiled runs of steps.
+
+    Returns:
+        Trained parameters and the losses.
+
+    Raises:
+        ValueError: If ``num_steps`` is below 1.
+    """
+    if num_steps < 1:
+        raise ValueError(f"minimize needs num_steps >= 1, got {num_steps}.")
+    state, losses = (params, optimizer.init(params)), []
+    keys = jax.random.split(key, num_steps)
+    for start in range(0, num_steps, _CHUNK):
+        state, part = _minimize(state, keys[start : start + _CHUNK], next(data), loss=loss, optimizer=optimizer)
+        losses.append(part)
+        if on_progress is not None:
+            jax.block_until_ready(part)  # what was only dispatched is not done
+            on_progress(min(start + _CHUNK, num_steps), num_steps)
+    return Trained(state[0], jnp.concatenate(losses))
+
+
+@partial(jax.jit, static_argnames=("loss", "optimizer"))
+def _minimize(state: Any, keys: jax.Array, part: Any, *, loss: Any, optimizer: Any) -> tuple[Any, jax.Array]:
+    def step(state: Any, key: jax.Array) -> tuple[Any, jax.Array]:
+        params, optimizer_state = state
+        value, gradient = jax.value_and_grad(loss, argnums=1)(key, params, part)
         updates, optimizer_state = optimizer.update(gradient, optimizer_state, params)
         return (optax.apply_updates(params, updates), optimizer_state), value
 

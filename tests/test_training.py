@@ -59,3 +59,27 @@ def test_impossible_batches_are_refused(num_steps: int, batch_size: int):
             num_steps=num_steps,
             batch_size=batch_size,
         )
+
+
+def test_another_start_compiles_nothing_again():
+    """A population of networks trains by one program, whatever the seed."""
+    optimizer, traced = optax.sgd(0.1), []
+
+    def counted(params, batch):
+        traced.append(None)
+        return loss(params, batch)
+
+    for seed in range(3):
+        options = {"optimizer": optimizer, "num_steps": 50, "batch_size": 8}
+        train(jax.random.key(seed), jnp.full(4, float(seed)), counted, (X, Y), **options)
+    assert len(traced) == 1
+
+
+def test_a_noisy_loss_gets_a_key_of_its_own_at_each_step():
+    def noisy(key, params, batch):
+        return jax.random.uniform(key) + 0 * loss(params, batch)
+
+    options = {"optimizer": optax.sgd(0.1), "num_steps": 60, "batch_size": 8, "noisy": True}
+    first, again = (train(jax.random.key(0), jnp.zeros(4), noisy, (X, Y), **options).losses for _ in range(2))
+    assert len(np.unique(first)) == 60
+    np.testing.assert_array_equal(first, again)
