@@ -32,12 +32,15 @@ def init(key: jax.Array, sizes: tuple[int, ...]) -> list[dict[str, jax.Array]]:
     return layers
 
 
-def encode(trunk: list[dict[str, jax.Array]], x: Float[Array, "*batch d"]) -> Float[Array, "*batch q"]:
+def encode(
+    trunk: list[dict[str, jax.Array]], x: Float[Array, "*batch d"], *, residual: bool = False
+) -> Float[Array, "*batch q"]:
     """Maps rows to unit vectors: linear layers with ReLU between them, then division by the Euclidean norm.
 
     Args:
         trunk: From ``init``.
         x: Rows.
+        residual: Whether the layers' output is added to their input, which then must be as wide.
 
     Returns:
         Rows of norm one; zero where the network gives zero.
@@ -45,8 +48,10 @@ def encode(trunk: list[dict[str, jax.Array]], x: Float[Array, "*batch d"]) -> Fl
     Source:
         arXiv 2303.16992, released code: (512, 256, 128), no normalization layers, no dropout.
     """
+    start = x
     for layer in trunk[:-1]:
         x = jax.nn.relu(x @ layer["weight"] + layer["bias"])
     x = x @ trunk[-1]["weight"] + trunk[-1]["bias"]
+    x = x + start if residual else x
     # The square is kept away from zero, where the norm has no gradient.
     return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(jnp.square(x), axis=-1, keepdims=True), 1e-24))

@@ -16,7 +16,7 @@ from repsim_jax.errors import BadArrayError, UnknownNameError
 from repsim_jax.linalg import nearest_rows
 from repsim_jax.similarity.contrasim import encoder
 from repsim_jax.similarity.contrasim.collection import Classes, Collection, Sources, check, collect
-from repsim_jax.similarity.contrasim.diagnosis import Diagnosis, diagnose
+from repsim_jax.similarity.contrasim.diagnosis import diagnose
 from repsim_jax.similarity.contrasim.encoder import Params
 from repsim_jax.similarity.contrasim.inputs import Standard
 from repsim_jax.similarity.contrasim.measure import ContraSim, FittedSource, example_hashes
@@ -159,7 +159,7 @@ def _split(key: jax.Array, collection: Collection, options: Options, test_share:
     test, train = np.sort(order[:num_test]), np.sort(order[num_test:])
     if len(train) < 4:
         raise BadArrayError(f"contrasim has {len(train)} of {n} examples left to learn from; lower test_share.")
-    num_anchors = min(options.num_anchors, max(2, len(train) // 4)) if options.input == "relative" else 0
+    num_anchors = min(options.num_anchors, max(2, len(train) // 2)) if options.input == "relative" else 0
     return Split(train, test, np.sort(order[num_test : num_test + num_anchors]))
 
 
@@ -196,7 +196,10 @@ def _initial(key: jax.Array, seen: Collection, split: Split, options: Options) -
     key_trunk, key_projection = jax.random.split(key)
     widths = {view.source: view.width for group in seen.groups for view in group.views}
     inputs = {"raw": next(iter(widths.values())), "projected": options.projection, "relative": len(split.anchors)}
-    params: Params = {"trunk": encoder.init(key_trunk, (inputs[options.input], *options.hidden, options.width))}
+    outputs = inputs["relative"] if options.residual else options.width
+    params: Params = {"trunk": encoder.init(key_trunk, (inputs[options.input], *options.hidden, outputs))}
+    if options.residual:
+        params["trunk"][-1] = jax.tree.map(jnp.zeros_like, params["trunk"][-1])
     if options.input == "projected":
         sizes = {(view.source, view.width) for group in seen.groups for view in group.views}
         if len(sizes) > len(widths):
@@ -229,8 +232,8 @@ def _data(
                 f"contrasim needs all layers in memory to find hard negatives: {seen.bytes_needed / 2**30:.2f} GiB, and "
                 f"memory_limit is {memory_limit / 2**30:.2f}. Raise it, or use negatives='random'."
             )
-        return lambda: parts(key, seen, prepared, split.train, limit=memory_limit)
-    whole = table(seen, prepared, split.train)
+        return lambda: parts(key, seen, prepared, split.train, limit=memory_limit, anchors=split.anchors)
+    whole = table(seen, prepared, split.train, anchors=split.anchors)
     if training.negatives == "hard" and options.positives == "example":
         rows = whole.rows[0][0][:, 0]
         near = nearest_rows(whole.arrays[0][0][0, rows], k=min(_HARD, len(rows) - 1))
@@ -263,7 +266,8 @@ def _numbers(seen: Collection, training: Training, drop: str | None) -> Numbers:
         )
         for group in seen.groups
     )
-    return Numbers(jnp.asarray(training.temperature), jnp.asarray(training.margin), keep)
+    numbers = (training.temperature, training.margin, training.anchor_dropout)
+    return Numbers(*map(jnp.asarray, numbers), keep)
 
 
 def _standards(seen: Collection, prepared: Prepared) -> Params:

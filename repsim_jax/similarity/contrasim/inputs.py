@@ -25,22 +25,50 @@ class Standard(NamedTuple):
     scale: Float[Array, "*layers"]
 
 
-@precise_jit()
-def relative(x: Float[Array, "*layers n d"], anchors: Float[Array, "*layers k d"]) -> Float[Array, "*layers n k"]:
+@precise_jit(static_argnames=("whiten",))
+def relative(
+    x: Float[Array, "*layers n d"],
+    anchors: Float[Array, "*layers k d"],
+    *,
+    whiten: bool = False,
+    ridge: float | Float[Array, ""] = 3.0,
+) -> Float[Array, "*layers n k"]:
     r"""Cosines of rows to anchors, both centered: :math:`\cos(x_i - \bar a, a_j - \bar a)`.
 
-    Does not change under rotation, translation or scaling of a layer, if its anchors change with it.
+    Does not change under rotation, translation or scaling of a layer, if its anchors change with it. With ``whiten`` the
+    cosine is taken in the metric :math:`(\Sigma + \lambda I)^{-1}` of the anchors' covariance, so that the few directions
+    that dominate many networks do not drown the others.
 
     Args:
         x: Layers.
         anchors: The anchor examples in the same layers.
+        whiten: Whether to take the metric of the anchors' covariance.
+        ridge: :math:`\lambda` in units of the mean variance per direction of the anchors, > 0.
 
     Returns:
         As wide as there are anchors, whatever d is; 0 for a row that equals the anchors' mean.
     """
     mean = jnp.mean(anchors, axis=-2, keepdims=True)
-    flat = [unit_rows((side - mean).reshape(-1, side.shape[-1])).reshape(side.shape) for side in (x, anchors)]
-    return flat[0] @ jnp.swapaxes(flat[1], -1, -2)
+    if not whiten:
+        flat = [unit_rows((side - mean).reshape(-1, side.shape[-1])).reshape(side.shape) for side in (x, anchors)]
+        return flat[0] @ jnp.swapaxes(flat[1], -1, -2)
+    # Scaled to a mean square of one: the metric's own scale cancels, and float32 keeps its digits.
+    size = jnp.sqrt(jnp.mean(jnp.square(anchors - mean), axis=(-1, -2), keepdims=True))
+    size = jnp.where(size > 0, size, 1.0)
+    x, anchors = (x - mean) / size, (anchors - mean) / size
+    k, d = anchors.shape[-2:]
+    gram = anchors @ jnp.swapaxes(anchors, -1, -2)
+    penalty = (
+        ridge * k * d / min(k - 1 or 1, d)
+    )  # k * lambda: the mean square is one, so the trace of the covariance is d
+    inverse = jnp.linalg.inv(gram + penalty * jnp.eye(k))
+    products = x @ jnp.swapaxes(anchors, -1, -2)
+    # Woodbury: a^T (S + l I)^-1 x = k (G + k l I)^-1 A x, without an inverse of size d.
+    seen = products @ inverse
+    square_x = jnp.sum(jnp.square(x), axis=-1) - jnp.sum(seen * products, axis=-1)
+    square_a = jnp.diagonal(gram, axis1=-2, axis2=-1) - jnp.sum((gram @ inverse) * gram, axis=-1)
+    norms = jnp.sqrt(jnp.maximum(square_x, 0.0)[..., :, None] * jnp.maximum(square_a, 0.0)[..., None, :])
+    return jnp.where(norms > 1e-12, penalty * seen / jnp.where(norms > 1e-12, norms, 1.0), 0.0)
 
 
 @jax.jit

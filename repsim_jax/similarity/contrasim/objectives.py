@@ -22,11 +22,13 @@ class Numbers(NamedTuple):
     Attributes:
         temperature: Of the contrastive loss.
         margin: Of the max-margin loss.
+        anchor_dropout: Share of the anchors that a step does without.
         keep: For each group (views, classes) of 0 or 1: what takes part; the sensitivity to a source is measured by 0.
     """
 
     temperature: Float[Array, ""]
     margin: Float[Array, ""]
+    anchor_dropout: Float[Array, ""]
     keep: tuple[Float[Array, "v c"], ...]
 
 
@@ -114,10 +116,20 @@ def loss_of(options: Options, sources: tuple[tuple[str, ...], ...], batch_size: 
 
     def loss(key: jax.Array, params: Params, data: tuple[Table, Numbers]) -> jax.Array:
         table, numbers = data
-        batch = draw(key, table, options=options, batch_size=batch_size)
+        key_rows, key_anchors = jax.random.split(key)
+        batch = draw(key_rows, table, options=options, batch_size=batch_size)
+        if options.input == "relative":
+            batch = _without_some_anchors(key_anchors, batch, numbers.anchor_dropout)
         return batch_loss(params, batch, numbers, options=options, sources=sources)
 
     return loss
+
+
+def _without_some_anchors(key: jax.Array, batch: Batch, share: Float[Array, ""]) -> Batch:
+    """The same anchors are dropped for all layers: what is left must be as telling, whichever they are."""
+    width = batch.arrays[0][0].shape[-1]
+    kept = jax.random.bernoulli(key, 1.0 - share, (width,)) / (1.0 - share)
+    return batch._replace(arrays=jax.tree.map(lambda array: array * kept, batch.arrays))
 
 
 def batch_loss(
@@ -162,7 +174,7 @@ def embed(params: Params, x: Float[Array, "*batch d"], *, source: str, options: 
     """
     if options.input == "projected":
         x = x @ params["projections"][source]
-    return encode(params["trunk"], x)
+    return encode(params["trunk"], x, residual=bool(options.residual))
 
 
 def _layer_loss(encoded: list[list[jax.Array]], numbers: Numbers, options: Options) -> jax.Array:

@@ -30,7 +30,12 @@ class Options:
         hidden: Widths of the hidden layers.
         width: Width of the learned space.
         projection: Width of the map of each source, for ``projected``.
-        num_anchors: Anchor examples, for ``relative``; a quarter of the examples where that is fewer.
+        num_anchors: Anchor examples, for ``relative``; half of the training examples where that is fewer.
+        whiten: Whether the cosines of ``relative`` are taken in the metric of the anchors' covariance.
+        ridge: What is added to that covariance, in units of its mean variance per direction, > 0.
+        residual: Whether the map is added to its input and starts at zero, for ``relative``: an untrained measure is then
+            the mean cosine of relative representations, and training moves away from there (``width`` is then that of
+            the input). By default for positives of ``example``, where there are few examples and a good start.
     """
 
     positives: Positives = "layer"
@@ -41,6 +46,9 @@ class Options:
     width: int = 128
     projection: int = 256
     num_anchors: int = 256
+    whiten: bool = True
+    ridge: float = 3.0
+    residual: bool | None = None
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
@@ -51,6 +59,12 @@ class Options:
         for name, size in sizes.items():
             if type(size) is not int or size < 1:
                 raise BadArrayError(f"contrasim needs whole numbers >= 1 for {name}, got {getattr(self, name)!r}.")
+        if self.residual is None:
+            object.__setattr__(self, "residual", self.input == "relative" and self.positives == "example")
+        if self.residual and self.input != "relative":
+            raise BadArrayError(f"contrasim options: residual is for input='relative', got input={self.input!r}.")
+        if not 0 < self.ridge < float("inf"):
+            raise BadArrayError(f"contrasim needs ridge > 0, got {self.ridge!r}.")
         object.__setattr__(self, "hidden", tuple(self.hidden))
 
     def to_json(self) -> dict[str, Any]:
@@ -90,6 +104,7 @@ class Training:
         schedule: ``cosine`` to zero, or ``constant``.
         temperature: Of the contrastive loss, > 0.
         margin: Of ``max_margin``, > 0.
+        anchor_dropout: Share of the anchors that a step does without, for relative input, in [0, 1).
         negatives: ``random``, or ``hard``: half of each batch are near neighbors of the other half. For positives of
             ``example``; among layers every other layer is a negative anyway.
     """
@@ -100,8 +115,9 @@ class Training:
     weight_decay: float = 1e-4
     coupled: bool = False
     schedule: Literal["cosine", "constant"] = "cosine"
-    temperature: float = 0.07
+    temperature: float = 0.2
     margin: float = 0.2
+    anchor_dropout: float = 0.3
     negatives: Literal["random", "hard"] = "random"
 
     def __post_init__(self) -> None:
@@ -112,11 +128,17 @@ class Training:
         for name in positive:
             if not 0 < getattr(self, name) < float("inf"):
                 raise BadArrayError(f"contrasim training needs {name} > 0, got {getattr(self, name)!r}.")
+        if not 0 <= self.anchor_dropout < 1:
+            raise BadArrayError(f"contrasim training needs anchor_dropout in [0, 1), got {self.anchor_dropout!r}.")
         if not 0 <= self.weight_decay < float("inf"):
             raise BadArrayError(f"contrasim training needs weight_decay >= 0, got {self.weight_decay!r}.")
 
 
 FAITHFUL = Options(input="raw")
 # Released code: Adam 1e-4 with coupled L2 of 5e-4 for layers, none for pairs; its step decay never fires.
-FAITHFUL_LAYERS = Training(batch_size=1024, learning_rate=1e-4, weight_decay=5e-4, coupled=True, schedule="constant")
-FAITHFUL_EXAMPLES = Training(num_steps=300, batch_size=1024, learning_rate=1e-4, weight_decay=0.0, schedule="constant")
+FAITHFUL_LAYERS = Training(
+    temperature=0.07, batch_size=1024, learning_rate=1e-4, weight_decay=5e-4, coupled=True, schedule="constant"
+)
+FAITHFUL_EXAMPLES = Training(
+    temperature=0.07, num_steps=300, batch_size=1024, learning_rate=1e-4, weight_decay=0.0, schedule="constant"
+)

@@ -154,7 +154,7 @@ def _encoded(measure: ContraSim, states: list[Any], which: list[Any]) -> jax.Arr
 
 @partial(jax.jit, static_argnames=("source", "options"))
 def _encode(params: Params, x: jax.Array, by: Any, *, source: str | None, options: Options) -> jax.Array:
-    return embed(params, prepare(x, by), source=source or "", options=options)
+    return embed(params, prepare(x, by, options=options), source=source or "", options=options)
 
 
 @partial(jax.jit, static_argnames=("options",))

@@ -25,9 +25,11 @@ class Prepared(NamedTuple):
     """How each view's rows are made ready for the map.
 
     Attributes:
+        options: Which input.
         by: For each group and view: anchors (C, k, d), a ``Standard`` of C layers, or None for raw input.
     """
 
+    options: Options
     by: tuple[tuple[jax.Array | Standard | None, ...], ...]
 
 
@@ -52,15 +54,16 @@ def preparation(collection: Collection, options: Options, *, train: np.ndarray, 
         some = train[np.linspace(0, len(train) - 1, min(len(train), _MOST_STANDARD_ROWS)).astype(int)]
         return standard(read(collection, view, some)[:, :, 0])
 
-    return Prepared(tuple(tuple(of(view) for view in group.views) for group in collection.groups))
+    return Prepared(options, tuple(tuple(of(view) for view in group.views) for group in collection.groups))
 
 
-def prepare(x: jax.Array, by: jax.Array | Standard | None) -> jax.Array:
+def prepare(x: jax.Array, by: jax.Array | Standard | None, *, options: Options) -> jax.Array:
     """Rows as they enter the map.
 
     Args:
         x: (C, ..., d).
         by: What ``preparation`` gives for them.
+        options: Which input.
 
     Returns:
         (C, ..., k) for anchors, else the same shape.
@@ -68,7 +71,10 @@ def prepare(x: jax.Array, by: jax.Array | Standard | None) -> jax.Array:
     if by is None:
         return x
     flat = x.reshape(len(x), -1, x.shape[-1])
-    made = standardized(flat, by) if isinstance(by, Standard) else relative(flat, by)
+    if isinstance(by, Standard):
+        made = standardized(flat, by)
+    else:
+        made = relative(flat, by, whiten=options.whiten, ridge=options.ridge)
     return made.reshape(*x.shape[:-1], made.shape[-1])
 
 
@@ -98,16 +104,15 @@ def _checked(side: Layers, layer: str, rows: np.ndarray) -> jax.Array:
     return checked.reshape(*rows.shape, -1).astype(jnp.float32)
 
 
-def table(
-    collection: Collection, prepared: Prepared, examples: np.ndarray, neighbors: np.ndarray | None = None
-) -> Table:
+def table(collection: Collection, prepared: Prepared, examples: np.ndarray, *, anchors: np.ndarray) -> Table:
     """All views of some examples, prepared: what training draws from, or what is evaluated.
 
     Args:
         collection: The sources.
         prepared: From ``preparation``.
         examples: Their numbers.
-        neighbors: (examples, k) places among them that are hard negatives; none where None.
+        anchors: Numbers of the anchor examples. An anchor's cosine to itself is set to 0: it is 1 in every layer, and
+            would give away which example it is.
 
     Returns:
         The table.
@@ -116,17 +121,24 @@ def table(
     for group, how in zip(collection.groups, prepared.by, strict=True):
         views = []
         for view, by in zip(group.views, how, strict=True):
-            array = prepare(read(collection, view, examples), by)
+            array = prepare(read(collection, view, examples), by, options=prepared.options)
             variants = array.shape[2]
+            if prepared.options.input == "relative":
+                array = jnp.where((examples[:, None] == anchors)[None, :, None, :], 0.0, array)
             views.append((array.reshape(len(array), -1, array.shape[-1]), variants))
         arrays.append(tuple(array for array, _ in views))
         rows.append(tuple(jnp.arange(len(examples) * v).reshape(-1, v) for _, v in views))
-    hard = jnp.zeros((len(examples), 0), int) if neighbors is None else jnp.asarray(neighbors)
-    return Table(tuple(arrays), tuple(rows), hard)
+    return Table(tuple(arrays), tuple(rows), jnp.zeros((len(examples), 0), int))
 
 
 def parts(
-    key: jax.Array, collection: Collection, prepared: Prepared, train: np.ndarray, *, limit: int
+    key: jax.Array,
+    collection: Collection,
+    prepared: Prepared,
+    train: np.ndarray,
+    *,
+    anchors: np.ndarray,
+    limit: int,
 ) -> Iterator[Table]:
     """Tables of equal shape that together hold all training examples, read ahead by another thread, without end.
 
@@ -135,6 +147,7 @@ def parts(
         collection: The sources.
         prepared: From ``preparation``.
         train: Numbers of the training examples.
+        anchors: Numbers of the anchor examples.
         limit: Bytes that tables may take; two are held at once.
 
     Yields:
@@ -145,10 +158,10 @@ def parts(
     size = int(np.clip(limit // (4 * row_bytes * _BLOCKS_AT_ONCE), 2, max(2, len(train) // _BLOCKS_AT_ONCE)))
     chosen = _runs(key, len(train), size)
     with ThreadPoolExecutor(1) as reader:
-        ahead = reader.submit(lambda: table(collection, prepared, train[next(chosen)]))
+        ahead = reader.submit(lambda: table(collection, prepared, train[next(chosen)], anchors=anchors))
         while True:
             ready = ahead.result()
-            ahead = reader.submit(lambda: table(collection, prepared, train[next(chosen)]))
+            ahead = reader.submit(lambda: table(collection, prepared, train[next(chosen)], anchors=anchors))
             yield ready
 
 
