@@ -29,30 +29,41 @@ class ConvNetConfig(NamedTuple):
 DIGITS = ConvNetConfig()
 
 
-class PatchConv(nnx.Conv):
-    """A 3 x 3 convolution as one matrix product over patches: the numbers of ``nnx.Conv`` with "SAME" padding.
+class PatchConv(nnx.Module):
+    """A 3 x 3 convolution as one matrix product over patches: weights and numbers of ``nnx.Conv`` with "SAME" padding.
 
     Inside a compiled loop XLA's own convolutions fall back to one slow thread on a CPU, which made a training step of
     eight blocks of 64 channels a hundred times slower than this.
+
+    Args:
+        inputs: Channels that come.
+        outputs: Channels that go.
+        stride: Of the window, along both axes.
+        rngs: Random keys of the initial parameters.
     """
 
-    def __call__(self, inputs: Float[Array, "b h w c"]) -> Float[Array, "b i j k"]:
+    def __init__(self, inputs: int, outputs: int, *, stride: int, rngs: nnx.Rngs):
+        self.stride = stride
+        self.kernel = nnx.Param(nnx.initializers.lecun_normal()(rngs.params(), (3, 3, inputs, outputs)))
+        self.bias = nnx.Param(nnx.initializers.zeros(rngs.params(), (outputs,)))
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b i j k"]:
         """Maps images or maps to maps.
 
         Args:
-            inputs: Channels last.
+            x: Channels last.
 
         Returns:
             The maps, (h / stride, w / stride) rounded up.
         """
-        b, h, w, c = inputs.shape
-        stride = self.strides if isinstance(self.strides, int) else self.strides[0]
+        b, h, w, c = x.shape
+        stride = self.stride
         (i, top, bottom), (j, left, right) = _same_padding(h, stride), _same_padding(w, stride)
-        padded = jnp.pad(inputs, ((0, 0), (top, bottom), (left, right), (0, 0)))
+        padded = jnp.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
         shifted = [
-            padded[:, y : y + (i - 1) * stride + 1 : stride, x : x + (j - 1) * stride + 1 : stride]
-            for y in range(3)
-            for x in range(3)
+            padded[:, row : row + (i - 1) * stride + 1 : stride, column : column + (j - 1) * stride + 1 : stride]
+            for row in range(3)
+            for column in range(3)
         ]
         patches = jnp.concatenate(shifted, axis=-1).reshape(b * i * j, 9 * c)
         return (patches @ self.kernel[...].reshape(9 * c, -1) + self.bias[...]).reshape(b, i, j, -1)
@@ -69,7 +80,7 @@ class ConvBlock(nnx.Module):
     """A 3 x 3 convolution and a ReLU."""
 
     def __init__(self, inputs: int, outputs: int, *, stride: int, rngs: nnx.Rngs):
-        self.convolution = PatchConv(inputs, outputs, (3, 3), strides=stride, rngs=rngs)
+        self.convolution = PatchConv(inputs, outputs, stride=stride, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b i j k"]:
         """Maps images or maps to maps.

@@ -13,8 +13,11 @@ from repsim_jax.encoders.convnet import PatchConv
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("shape", [(2, 8, 8, 1), (3, 7, 10, 4), (1, 1, 2, 3)])
 def test_patches_convolve_as_flax_does(shape: tuple[int, ...], stride: int):
-    theirs = nnx.Conv(shape[-1], 5, (3, 3), strides=stride, bias_init=nnx.initializers.normal(), rngs=nnx.Rngs(0))
-    ours = PatchConv(shape[-1], 5, (3, 3), strides=stride, bias_init=nnx.initializers.normal(), rngs=nnx.Rngs(0))
+    theirs = nnx.Conv(shape[-1], 5, (3, 3), strides=stride, rngs=nnx.Rngs(0))
+    ours = PatchConv(shape[-1], 5, stride=stride, rngs=nnx.Rngs(0))
+    np.testing.assert_array_equal(ours.kernel[...], theirs.kernel[...])
+    for one in (theirs, ours):
+        one.bias = nnx.Param(jnp.arange(5.0))
     x = jax.random.normal(jax.random.key(1), shape)
     np.testing.assert_allclose(ours(x), theirs(x), atol=1e-5)
 
