@@ -28,6 +28,8 @@ from repsim_jax.training import Trained, minimize
 Progress = Callable[[int, int], None]
 # Each example has so many hard negatives to be drawn from, as in the paper's retrieval of ten neighbors.
 _HARD = 10
+# Where training starts from a good measure and examples are few (benchmarks/results/contrasim.json).
+_DROPOUT = 0.3
 
 
 class Fit(NamedTuple):
@@ -66,6 +68,7 @@ def fit(
     examples: Callable[[str], str] | None = None,
     held_out: Sequence[str] | None = None,
     test_share: float = 0.2,
+    anchors: Sequence[str] | None = None,
     memory_limit: int = 8 * 2**30,
     sensitivity: bool = True,
     on_progress: Progress | None = None,
@@ -89,6 +92,7 @@ def fit(
         held_out: Sources that are kept from training, to tell how the measure does on models that it has not seen. By
             default the last of four or more sources (none for projected input, which cannot measure unseen models).
         test_share: Share of the examples that are kept from training for the diagnosis; no diagnosis where 0.
+        anchors: Ids of the anchor examples, for relative input; drawn at random where None.
         memory_limit: Bytes; sources that take more are streamed from their stores, a part at a time.
         sensitivity: Whether the diagnosis fits again without each group of positives, for a quarter of the steps each.
         on_progress: Called as ``on_progress(done, num_steps)``.
@@ -114,7 +118,7 @@ def fit(
     kept = _held_out(collection, options, held_out)
     seen = collection.without(kept)
     check(seen, options)
-    split = _split(key_split, collection, options, test_share)
+    split = _split(key_split, collection, options, test_share, anchors)
     prepared = preparation(seen, options, train=split.train, anchors=split.anchors)
     learn = _learner(key_weights, key_steps, seen, prepared, split, options, training, memory_limit)
     trained = learn(training.num_steps, None, on_progress)
@@ -149,18 +153,34 @@ def _held_out(collection: Collection, options: Options, names: Sequence[str] | N
     return names
 
 
-def _split(key: jax.Array, collection: Collection, options: Options, test_share: float) -> Split:
+def _split(
+    key: jax.Array, collection: Collection, options: Options, test_share: float, anchors: Sequence[str] | None
+) -> Split:
     n = len(collection.ids)
     if not 0 <= test_share < 1:
         raise BadArrayError(f"contrasim needs test_share in [0, 1), got {test_share}.")
     order = np.asarray(jax.random.permutation(key, n))
+    chosen = _numbers_of(anchors, collection.ids) if anchors is not None and options.input == "relative" else None
+    if chosen is not None:  # they are learned from, so they are never tested on
+        order = np.concatenate([order[~np.isin(order, chosen)], chosen])
     num_test = round(test_share * n)
     # In the order of the sources: what lies together on the disk is read together.
     test, train = np.sort(order[:num_test]), np.sort(order[num_test:])
     if len(train) < 4:
         raise BadArrayError(f"contrasim has {len(train)} of {n} examples left to learn from; lower test_share.")
+    if chosen is not None:
+        return Split(train, np.setdiff1d(test, chosen), chosen)
     num_anchors = min(options.num_anchors, max(2, len(train) // 2)) if options.input == "relative" else 0
     return Split(train, test, np.sort(order[num_test : num_test + num_anchors]))
+
+
+def _numbers_of(anchors: Sequence[str], ids: Sequence[str]) -> np.ndarray:
+    places = {one: i for i, one in enumerate(ids)}
+    missing = [one for one in anchors if one not in places]
+    if missing or len(set(anchors)) < max(len(anchors), 2):
+        told = f"{missing[0]!r} is none" if missing else f"got {len(anchors)}, {len(set(anchors))} of them different"
+        raise BadArrayError(f"contrasim needs at least two different anchors among the examples: {told}.")
+    return np.asarray([places[one] for one in anchors])
 
 
 def _learner(
@@ -183,7 +203,7 @@ def _learner(
         first = next(data)
         size = min(training.batch_size, first.rows[0][0].shape[0])
         loss = loss_of(options, names, size - size % 2 if first.neighbors.shape[1] else size)
-        numbers = _numbers(seen, training, drop)
+        numbers = _numbers(seen, options, training, drop)
         return minimize(
             key_steps, params, loss, ((part, numbers) for part in itertools.chain([first], data)),
             optimizer=optimizer_of(training), num_steps=num_steps, on_progress=on_progress,
@@ -258,7 +278,7 @@ def optimizer_of(training: Training) -> optax.GradientTransformation:
     return optax.adamw(schedule, weight_decay=training.weight_decay)
 
 
-def _numbers(seen: Collection, training: Training, drop: str | None) -> Numbers:
+def _numbers(seen: Collection, options: Options, training: Training, drop: str | None) -> Numbers:
     """Temperature and margin; views of the source or class ``drop`` are left out."""
     keep = tuple(
         jnp.asarray(
@@ -266,7 +286,10 @@ def _numbers(seen: Collection, training: Training, drop: str | None) -> Numbers:
         )
         for group in seen.groups
     )
-    numbers = (training.temperature, training.margin, training.anchor_dropout)
+    dropout = training.anchor_dropout
+    if dropout is None:
+        dropout = _DROPOUT if options.residual else 0.0
+    numbers = (training.temperature, training.margin, dropout)
     return Numbers(*map(jnp.asarray, numbers), keep)
 
 

@@ -1,0 +1,210 @@
+"""Layer prediction: is the same layer of another network, trained from another seed, found among all its layers?"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from repsim_jax.activations import Layers
+from repsim_jax.activations.reader import Store
+from repsim_jax.errors import BadArrayError
+from repsim_jax.evaluation.contests.standings import (
+    CLOSED,
+    Recipe,
+    Standing,
+    Told,
+    closed_pairs,
+    encoded_pairs,
+    fitted,
+    layer_recipes,
+    untrained,
+)
+from repsim_jax.evaluation.protocols import Interval, Pairs, bootstrap_models, layer_accuracy
+from repsim_jax.similarity import contrasim
+
+_SIZES = (8, 32, 128)
+_SUBSETS = 8
+_FEWEST_MODELS = 6
+
+
+class _Fold(NamedTuple):
+    """Models to learn from and models to be asked about, examples likewise.
+
+    Attributes:
+        seen: Numbers of the models that learned measures are fitted on.
+        unseen: Numbers of the others.
+        anchors: Example numbers.
+        train: Example numbers; the anchors are among them.
+        test: Example numbers.
+    """
+
+    seen: np.ndarray
+    unseen: np.ndarray
+    anchors: np.ndarray
+    train: np.ndarray
+    test: np.ndarray
+
+
+class _Entry(NamedTuple):
+    """A contestant's view of all models, at the test examples.
+
+    Attributes:
+        name: Who.
+        family: As in ``Standing``.
+        arrays: (models, layers, n, q).
+        pairs: How two lists of layers are scored.
+        is_cosine: Whether that is a mean of row products, which one matrix product gives for all models.
+    """
+
+    name: str
+    family: Any
+    arrays: np.ndarray
+    pairs: Pairs
+    is_cosine: bool
+
+
+def layers(
+    contest: str,
+    stores: Mapping[str, Store],
+    *,
+    seed: int = 0,
+    num_folds: int = 3,
+    num_anchors: int = 128,
+    steps: int = 300,
+    recipes: Sequence[Recipe] | None = None,
+    closed: Sequence[str] = CLOSED,
+    on_progress: Told | None = None,
+) -> list[Standing]:
+    """Runs layer prediction over networks that differ in their seed, each tested while unseen.
+
+    The networks are cut into folds; measures are fitted on all but one fold, and asked about that fold (unseen models)
+    and about the others (seen models), always on examples that were not trained on. Every measure is given the same n
+    examples; n is swept, since the paper compares at sizes that starve closed-form measures.
+
+    Args:
+        contest: What to call it in the table.
+        stores: Network to store, over the same examples, with the same layers of equal width.
+        seed: Of splits, fits and intervals.
+        num_folds: Folds of models.
+        num_anchors: Anchor examples of relative input.
+        steps: Updates of each fit.
+        recipes: Learned contestants; by default ours, the paper's and the baselines.
+        closed: Registered measures.
+        on_progress: Called with a line for each contestant.
+
+    Returns:
+        A line for each contestant, for seen and unseen models, and each n.
+
+    Raises:
+        BadArrayError: If there are too few networks to keep some unseen.
+    """
+    names = list(stores)
+    if len(names) < max(_FEWEST_MODELS, 2 * num_folds):
+        raise BadArrayError(f"layers needs at least {max(_FEWEST_MODELS, 2 * num_folds)} networks, got {len(names)}.")
+    data = np.stack([[store.read(layer).astype(np.float32) for layer in store.layers] for store in stores.values()])
+    generator = np.random.default_rng(seed)
+    folds = _folds(generator, len(names), data.shape[2], num_folds, num_anchors)
+    ids = next(iter(stores.values())).ids
+    accuracies: dict[tuple[str, Any, str, int], list[np.ndarray]] = {}
+    for number, fold in enumerate(folds):
+        chosen = layer_recipes(steps) if recipes is None else recipes
+        for entry in _entries(jax.random.key(1000 * seed + number), data, names, ids, fold, chosen, closed, stores):
+            if on_progress is not None:
+                on_progress(f"{contest}, fold {number + 1} of {len(folds)}: {entry.name}")
+            for (trained_on, size), tables in _asked(entry, fold, np.random.default_rng((seed, number))).items():
+                accuracies.setdefault((entry.name, entry.family, trained_on, size), []).extend(tables)
+    chance = 1.0 / data.shape[1]
+    return [
+        Standing(contest, name, family, trained_on, "", size, _interval(seed, tables, data.shape[1]), chance)
+        for (name, family, trained_on, size), tables in accuracies.items()
+    ]
+
+
+def _interval(seed: int, tables: list[np.ndarray], num_layers: int) -> Interval:
+    return bootstrap_models(np.random.default_rng(seed), tables, layers=num_layers)
+
+
+def _folds(
+    generator: np.random.Generator, num_models: int, num_examples: int, num_folds: int, num_anchors: int
+) -> list[_Fold]:
+    order = generator.permutation(num_models)
+    made = []
+    for part in np.array_split(order, num_folds):
+        examples = generator.permutation(num_examples)
+        train = examples[: int(0.6 * num_examples)]
+        anchors = train[: min(num_anchors, len(train) // 2)]
+        made.append(_Fold(np.setdiff1d(order, part), np.sort(part), anchors, train, examples[len(train) :]))
+    return made
+
+
+def _entries(
+    key: jax.Array,
+    data: np.ndarray,
+    names: list[str],
+    ids: Sequence[str],
+    fold: _Fold,
+    recipes: Sequence[Recipe],
+    closed: Sequence[str],
+    stores: Mapping[str, Store],
+) -> Any:
+    """Contestants one by one, so that only one's arrays are held."""
+    test = data[:, :, fold.test]
+    for name in closed:
+        yield _Entry(name, "closed form", test, closed_pairs(name), False)
+    anchors = data[:, :, fold.anchors]
+    for title, whiten in (("relative cosine, whitened", True), ("relative cosine", False)):
+        pairs = encoded_pairs(contrasim.Options())
+        yield _Entry(title, "anchors only", untrained(test, anchors, whiten=whiten), pairs, True)
+    layer_names = next(iter(stores.values())).layers
+    train_ids = tuple(ids[i] for i in fold.train)
+    sources = {
+        names[m]: Layers(names[m], {one: data[m, k, fold.train] for k, one in enumerate(layer_names)}, train_ids)
+        for m in fold.seen
+    }
+    for number, recipe in enumerate(recipes):
+        anchor_ids = [ids[i] for i in fold.anchors]
+        measure = fitted(jax.random.fold_in(key, number), sources, recipe, anchors=anchor_ids)
+        order = np.asarray([ids.index(one) for one in measure.anchor_ids], int)
+        encoded = [
+            np.asarray(contrasim.encode_layers(measure, list(one[:, fold.test]), anchors=list(one[:, order]) or None))
+            for one in data
+        ]
+        yield _Entry(
+            recipe.name,
+            "learned",
+            np.stack(encoded),
+            encoded_pairs(recipe.options),
+            recipe.options.objective != "deep_cka",
+        )
+
+
+def _asked(entry: _Entry, fold: _Fold, generator: np.random.Generator) -> dict[tuple[str, int], list[np.ndarray]]:
+    """Accuracies of unseen and of seen models for each n; over several subsets of the examples where n is small."""
+    total = entry.arrays.shape[2]
+    answers: dict[tuple[str, int], list[np.ndarray]] = {}
+    for size in (*[one for one in _SIZES if one < total], total):
+        subsets = [np.sort(generator.permutation(total)[:size]) for _ in range(_SUBSETS if size < 128 else 1)]
+        for who, models in (("other models", fold.unseen), ("the tested models", fold.seen)):
+            if entry.family != "learned" and who == "the tested models":
+                continue
+            tables = [layer_accuracy(_scores(entry, models, rows)) for rows in subsets]
+            label = who if entry.family == "learned" else ""
+            answers[label, size] = [np.mean(tables, axis=0)]
+    return answers
+
+
+def _scores(entry: _Entry, models: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    chosen = entry.arrays[models][:, :, rows]
+    count, depth, n = chosen.shape[:3]
+    if entry.is_cosine:
+        flat = chosen.reshape(count * depth, -1)
+        return (flat @ flat.T / n).reshape(count, depth, count, depth).transpose(0, 2, 1, 3)
+    listed = [[jnp.asarray(layer) for layer in model] for model in chosen]
+    scores = np.full((count, count, depth, depth), np.nan)
+    for a in range(count):
+        for b in range(count):
+            if a != b:
+                scores[a, b] = np.asarray(entry.pairs(listed[a], listed[b]))
+    return scores

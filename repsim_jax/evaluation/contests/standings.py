@@ -1,0 +1,182 @@
+"""Who takes part in a contest, and how did they do?"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from repsim_jax import similarity
+from repsim_jax.evaluation.protocols import Interval, Pairs, mean_cosine_pairs
+from repsim_jax.linalg import unit_rows
+from repsim_jax.similarity import contrasim
+from repsim_jax.similarity.contrasim import FAITHFUL, FAITHFUL_EXAMPLES, FAITHFUL_LAYERS, Options, Training
+from repsim_jax.similarity.contrasim.inputs import relative
+
+Family = Literal["closed form", "anchors only", "learned"]
+Told = Callable[[str], None]
+# Every family of closed-form measures; biased CKA is what the paper compares with.
+CLOSED = ("linear_cka_unbiased", "linear_cka", "procrustes", "cca", "svcca", "pwcca", "rsa", "mutual_knn")
+_STEPS = 300
+
+
+class Standing(NamedTuple):
+    """One line of a contest's table.
+
+    Attributes:
+        contest: What was asked, such as "layers of CIFAR-10 networks".
+        contestant: Who answered.
+        family: ``closed form``; ``anchors only``: untrained cosines of relative representations; or ``learned``.
+        trained_on: What a learned one was trained on: "the tested models", "other models", ...; empty for the others.
+        negatives: How wrong candidates were drawn; empty for layer prediction.
+        size: Examples n in each decision.
+        interval: Share of right decisions.
+        chance: Share that guessing gets right.
+    """
+
+    contest: str
+    contestant: str
+    family: Family
+    trained_on: str
+    negatives: str
+    size: int
+    interval: Interval
+    chance: float
+
+    def to_json(self) -> dict[str, Any]:
+        """This line as plain values.
+
+        Returns:
+            Name to value; the interval's fields beside the others, shares rounded to four digits.
+        """
+        values = self._asdict()
+        interval = values.pop("interval")._asdict()
+        return {**values, **{k: round(v, 4) if isinstance(v, float) else v for k, v in interval.items()}}
+
+
+class Recipe(NamedTuple):
+    """A learned contestant.
+
+    Attributes:
+        name: What it is called.
+        options: What is fitted.
+        training: How.
+    """
+
+    name: str
+    options: Options
+    training: Training
+
+
+def layer_recipes(steps: int = _STEPS) -> tuple[Recipe, ...]:
+    """The learned contestants of layer prediction: ours, the paper's, what lies between them, and the baselines.
+
+    Args:
+        steps: Updates of each.
+
+    Returns:
+        Ours first, then the paper's.
+    """
+    ours, paper = Training(num_steps=steps), replace(FAITHFUL_LAYERS, num_steps=steps)
+    plain = Options(whiten=False)
+    raw = FAITHFUL
+    return (
+        Recipe("ContraSim, ours", Options(), ours),
+        Recipe("ContraSim, as in the paper", raw, paper),
+        Recipe("ContraSim, paper's network and loss, our training", raw, replace(ours, temperature=0.07)),
+        Recipe("ContraSim, relative, not whitened", plain, ours),
+        Recipe("max-margin, relative", replace(Options(), objective="max_margin"), ours),
+        Recipe("DeepDot, relative", replace(Options(), objective="deep_dot"), ours),
+        Recipe("DeepDot", replace(raw, objective="deep_dot"), ours),
+        Recipe("DeepCKA", replace(raw, objective="deep_cka"), ours),
+        Recipe("max-margin", replace(raw, objective="max_margin"), ours),
+    )
+
+
+def example_recipes(input: Literal["raw", "projected"], steps: int = _STEPS) -> tuple[Recipe, ...]:
+    """The learned contestants of paired data.
+
+    Args:
+        input: What the paper's network gets: raw features where all widths agree, else a projection of each source.
+        steps: Updates of each.
+
+    Returns:
+        Ours first, then the paper's.
+    """
+    ours, paper = Training(num_steps=steps), replace(FAITHFUL_EXAMPLES, num_steps=steps)
+    raw = Options(positives="example", input=input)
+    relative_input = Options(positives="example")
+    return (
+        Recipe("ContraSim, ours", relative_input, ours),
+        Recipe("ContraSim, as in the paper", raw, paper),
+        Recipe("ContraSim, paper's network and loss, our training", raw, replace(ours, temperature=0.07)),
+        Recipe("ContraSim, relative, no residual", replace(relative_input, residual=False), ours),
+        Recipe("max-margin", replace(raw, objective="max_margin"), ours),
+        Recipe("DeepDot", replace(raw, objective="deep_dot"), ours),
+        Recipe("DeepCKA", replace(raw, objective="deep_cka"), ours),
+    )
+
+
+def closed_pairs(name: str) -> Pairs:
+    """The all-pairs function of a registered measure.
+
+    Args:
+        name: Its name.
+
+    Returns:
+        ``pairs(xs, ys)``.
+    """
+    return similarity.measure(name).pairs
+
+
+def encoded_pairs(options: Options) -> Pairs:
+    """How layers are compared once they are encoded.
+
+    Args:
+        options: Of the measure.
+
+    Returns:
+        ``pairs(xs, ys)`` of encoded layers.
+    """
+    return similarity.measure("linear_cka").pairs if options.objective == "deep_cka" else mean_cosine_pairs
+
+
+def untrained(x: np.ndarray, anchors: np.ndarray, *, whiten: bool) -> np.ndarray:
+    """Relative representations without any training, as unit rows.
+
+    Args:
+        x: (..., n, d).
+        anchors: (..., k, d).
+        whiten: As in ``Options``.
+
+    Returns:
+        (..., n, k).
+    """
+    made = relative(jnp.asarray(x, jnp.float32), jnp.asarray(anchors, jnp.float32), whiten=whiten)
+    return np.asarray(unit_rows(made.reshape(-1, made.shape[-1])).reshape(made.shape))
+
+
+def fitted(
+    key: jax.Array, sources: Any, recipe: Recipe, *, anchors: Sequence[str], **options: Any
+) -> contrasim.ContraSim:
+    """Fits a contestant, without looking at any example that will be asked about.
+
+    Args:
+        key: Random key.
+        sources: As ``contrasim.fit`` takes them, training examples only.
+        recipe: Who.
+        anchors: Ids of the anchor examples, for relative input.
+        **options: Passed on to ``contrasim.fit``.
+
+    Returns:
+        The measure.
+    """
+    chosen = replace(recipe.options, num_anchors=len(anchors)) if recipe.options.input == "relative" else recipe.options
+    given = {"anchors": tuple(anchors)} if recipe.options.input == "relative" else {}
+    made = contrasim.fit(
+        key, sources, options=chosen, training=recipe.training, test_share=0.0, held_out=(), sensitivity=False,
+        **given, **options,
+    )  # fmt: skip
+    return made.measure
