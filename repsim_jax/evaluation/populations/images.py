@@ -63,8 +63,14 @@ DIGITS = ImageRecipe((32,) * 6, (1, 2, 1, 1, 1, 1), 64, 1197, 600, 300, 64, 3e-3
 CIFAR10 = ImageRecipe((64,) * 8, (2, 1, 2, 1, 1, 1, 1, 1), 128, 25_000, 3_000, 3_600, 32, 1e-3, 1e-3, 2**0.5, True)
 
 
-class _Images(NamedTuple):
-    """Images (n, h, w, c), uint8, and their labels (n,): those to train on, and those held out with their ids."""
+class Images(NamedTuple):
+    """Images (n, h, w, c), uint8, and their labels (n,).
+
+    Attributes:
+        train: Those to train on.
+        held_out: Those whose layers are stored.
+        ids: One per held-out image.
+    """
 
     train: tuple[np.ndarray, np.ndarray]
     held_out: tuple[np.ndarray, np.ndarray]
@@ -119,7 +125,7 @@ def image_networks(
         else {"data": "CIFAR-10 as JPEG of quality 75", "lossy": True, "data_sha256": file_sha256(Path(data))}
     )
     settings = source | asdict(recipe)
-    images = cache(lambda: _digits(recipe) if is_digits else _cifar10(Path(data), recipe))
+    images = cache(lambda: _digits(recipe) if is_digits else cifar10_images(Path(data), recipe))
 
     def make(one: int, path: Path) -> Store:
         program = _program(recipe, images().train[0].shape[-1])
@@ -130,7 +136,7 @@ def image_networks(
 
 def _member(
     program: "_Program",
-    images: _Images,
+    images: Images,
     recipe: ImageRecipe,
     path: Path,
     *,
@@ -217,7 +223,7 @@ def prepared(images: Any) -> Any:
     return images.astype(np.float32) / 63.75 - 2
 
 
-def _digits(recipe: ImageRecipe) -> _Images:
+def _digits(recipe: ImageRecipe) -> Images:
     source = open_source("digits")
     pixels = np.stack([source.get(row) for row in range(len(source))]).reshape(-1, 8, 8, 1)
     order = np.random.default_rng(_SPLIT_SEED).permutation(len(pixels))
@@ -226,14 +232,28 @@ def _digits(recipe: ImageRecipe) -> _Images:
     held_out, train_rows = order[: recipe.num_held_out], order[recipe.num_held_out :][: recipe.num_train]
     # 17 levels of ink, which uint8 keeps exactly apart.
     ink, labels = np.round(pixels * 255).astype(np.uint8), np.asarray(source.labels, np.int32)
-    return _Images(
+    return Images(
         (ink[train_rows], labels[train_rows]),
         (ink[held_out], labels[held_out]),
         tuple(source.ids[row] for row in held_out),
     )
 
 
-def _cifar10(path: Path, recipe: ImageRecipe) -> _Images:
+def cifar10_images(path: Path, recipe: ImageRecipe) -> Images:
+    """Decodes as many training images, and test images of balanced classes, as a recipe wants.
+
+    Args:
+        path: The .parquet file.
+        recipe: Says how many.
+
+    Returns:
+        The images; the id "test/3/17" is number 17 of class 3 of the test images.
+
+    Raises:
+        FileError: If there are fewer.
+        CorruptFileError: If the file or an image in it is damaged.
+        MissingPackageError: If Pillow or pyarrow is not installed.
+    """
     table = _table(path)
     labels, in_class = np.asarray(table["label"], np.int32), np.asarray(table["num_in_class"])
     is_test, generator = np.asarray(table["split"]) == "test", np.random.default_rng(_SPLIT_SEED)
@@ -251,7 +271,7 @@ def _cifar10(path: Path, recipe: ImageRecipe) -> _Images:
         )
     ids = tuple(f"test/{labels[row]}/{in_class[row]}" for row in held_out)
     train_images, probes = (_decoded(path, table["jpeg"], rows) for rows in (train_rows, held_out))
-    return _Images((train_images, labels[train_rows]), (probes, labels[held_out]), ids)
+    return Images((train_images, labels[train_rows]), (probes, labels[held_out]), ids)
 
 
 def _table(path: Path) -> dict[str, Any]:
