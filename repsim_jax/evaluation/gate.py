@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 AGGREGATES = ("each", "mean", "min")
 PAIRINGS = ("matching", "best", "all")
+# Measures that a policy may name, and a comparison has where it was given a fitted one.
+LEARNED = ("contrasim",)
 # A policy is written by hand; anything larger was not meant for us, and parsing it would only cost memory.
 _MAX_BYTES = 1 << 20
 _RULE_KEYS = frozenset({"measure", "layers", "pairs", "min", "max", "aggregate"})
@@ -178,14 +180,14 @@ def _rule(where: str, name: str, table: Any) -> Rule:
         raise PolicyError(where, f"{name} must be a table.")
     _refuse_unknown(where, name, table, _RULE_KEYS)
     measure, layers, aggregate = table.get("measure"), table.get("layers", "*"), table.get("aggregate", "each")
-    known = similarity.measures()
+    known = (*similarity.measures(), *LEARNED)
     if not isinstance(measure, str) or measure not in known:
         raise PolicyError(where, f"{name}: measure must be one of {', '.join(known)}; got {measure!r}.")
     if not isinstance(layers, str) or not layers:
         raise PolicyError(where, f"{name}: layers must be a glob on layer names, got {layers!r}.")
     if aggregate not in AGGREGATES:
         raise PolicyError(where, f"{name}: aggregate must be one of {', '.join(AGGREGATES)}; got {aggregate!r}.")
-    minimum, maximum = _thresholds(where, name, table, known[measure].range)
+    minimum, maximum = _thresholds(where, name, table, similarity.measure(measure).range)
     return Rule(measure, layers, _pairing(where, name, table), minimum, maximum, aggregate)
 
 
@@ -231,6 +233,9 @@ def _checks(comparison: "Comparison", where: str, name: str, rule: Rule) -> list
             where,
             f"{name} asks for {rule.measure}, which was not computed; there are {', '.join(comparison.measures)}.",
         )
+    doubt = comparison.settings.get("doubts", {}).get(rule.measure)
+    if doubt:
+        raise PolicyError(where, f"{name} asks for {rule.measure}, and nothing can rest on it: {doubt}.")
     matrix = comparison.matrix(rule.measure)
     pairs = _pairs(comparison, where, name, rule, matrix)
     judged = [(comparison.layers_a[i], comparison.layers_b[j], float(matrix[i, j])) for i, j in pairs]
@@ -266,7 +271,7 @@ def _pairs(comparison: "Comparison", where: str, name: str, rule: Rule, matrix: 
     if rule.pairs == "best":
         from repsim_jax import similarity
 
-        larger = similarity.measures()[rule.measure].larger_is_more_similar
+        larger = similarity.measure(rule.measure).larger_is_more_similar
         return [(i, int((np.argmax if larger else np.argmin)(matrix[i]))) for i in chosen]
     missing = [layers_a[i] for i in chosen if layers_a[i] not in layers_b]
     if missing:

@@ -87,12 +87,8 @@ def digest(comparison: "Comparison") -> Digest:
         UnknownNameError: If a measure of the comparison is not registered, so that its direction is unknown.
     """
     from repsim_jax import similarity
-    from repsim_jax.errors import UnknownNameError
 
-    known = similarity.measures()
-    for name in comparison.measures:
-        if name not in known:
-            raise UnknownNameError.of("measure", name, known)
+    known = {name: similarity.measure(name) for name in comparison.measures}
     larger = tuple(bool(known[name].larger_is_more_similar) for name in comparison.measures)
     correlations = rank_correlations(comparison.values, larger)
     agreement = mean_agreement(correlations)
@@ -109,4 +105,5 @@ def digest(comparison: "Comparison") -> Digest:
             )
         )
     lead = next((one for one in readings if one.name == PREFERRED_LEAD), readings[0])
+    lead = readings[0] if known[readings[0].name].learned else lead
     return Digest(comparison, tuple(readings), lead, correlations, disagreements(comparison.values, larger, top=8))

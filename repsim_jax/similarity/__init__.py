@@ -7,12 +7,13 @@ from repsim_jax.similarity.dissimilarity import rsa
 from repsim_jax.similarity.layer_pairs import compare
 from repsim_jax.similarity.neighbors import mutual_knn
 from repsim_jax.similarity.prediction import linear_predictivity
-from repsim_jax.similarity.registry import DEFAULT_MEASURES, Measure, measure, measures
+from repsim_jax.similarity.registry import DEFAULT_MEASURES, LearnedMeasure, Measure, measure, measures
 from repsim_jax.similarity.shape import procrustes
 
 __all__ = [
     "DEFAULT_MEASURES",
     "Comparison",
+    "LearnedMeasure",
     "Measure",
     "Row",
     "cca",

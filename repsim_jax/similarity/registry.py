@@ -3,10 +3,12 @@
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
+import numpy as np
 
+from repsim_jax.activations.layers import Layers
 from repsim_jax.errors import UnknownNameError
 from repsim_jax.similarity import canonical, cka, dissimilarity, neighbors, prediction, shape
 
@@ -32,6 +34,7 @@ class Measure(NamedTuple):
         shift_invariant: Whether a constant added to a feature changes nothing.
         larger_is_more_similar: Direction.
         kind: ``similarity``, ``distance`` or ``metric``.
+        learned: Whether it must be fitted before it can be used; ``pairs`` of such a measure only says so.
     """
 
     name: str
@@ -46,10 +49,57 @@ class Measure(NamedTuple):
     shift_invariant: bool = True
     larger_is_more_similar: bool = True
     kind: Literal["similarity", "distance", "metric"] = "similarity"
+    learned: bool = False
+
+
+class LearnedMeasure(Protocol):
+    """What ``compare`` asks of a fitted measure, of two sides a and b and the rows that both have.
+
+    Attributes:
+        descriptor: Its entry in the registry.
+        settings: What is known about it, JSON-serializable.
+        rows: Those of the rows of a and of b on which it may be scored; raises where it may not.
+        scores: (L_A, L_B) values on such rows.
+        notes: What a reader must know before concluding from these values, in sentences.
+        doubt: Why no gate may rest on it for these two, a clause; None where nothing speaks against it.
+    """
+
+    @property
+    def descriptor(self) -> Measure:
+        """Its entry in the registry."""
+        ...
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What is known about it."""
+        ...
+
+    def rows(self, a: Layers, b: Layers, rows_a: np.ndarray, rows_b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Those of the rows on which it may be scored."""
+        ...
+
+    def scores(self, a: Layers, b: Layers, rows_a: np.ndarray, rows_b: np.ndarray) -> np.ndarray:
+        """All layer pairs on such rows."""
+        ...
+
+    def notes(self, a: Layers, b: Layers, rows_a: np.ndarray, rows_b: np.ndarray) -> tuple[str, ...]:
+        """What a reader must know."""
+        ...
+
+    def doubt(self, a: Layers, b: Layers) -> str | None:
+        """Why no gate may rest on it."""
+        ...
 
 
 def _mutual_knn(xs: Sequence[jax.Array], ys: Sequence[jax.Array]) -> jax.Array:
     return neighbors.mutual_knn_pairs(xs, ys, k=neighbors.number_of_neighbors(None, xs[0].shape[0]))
+
+
+def _unfitted(xs: Sequence[jax.Array], ys: Sequence[jax.Array]) -> jax.Array:  # noqa: ARG001 (as all pairs)
+    raise UnknownNameError(
+        "contrasim is a learned measure and must be fitted first: fitted = contrasim.fit(key, sources).measure, and "
+        "then measures=[contrasim.Learned(fitted)]; on the command line `repsim contrasim fit`, then --learned FOLDER."
+    )
 
 
 _MEASURES = (
@@ -185,6 +235,21 @@ _MEASURES = (
     ),
 )
 _BY_NAME = MappingProxyType({measure.name: measure for measure in _MEASURES})
+# Not among measures(): these have no value before a fit.
+_LEARNED = {
+    "contrasim": Measure(
+        name="contrasim",
+        title="ContraSim (learned)",
+        pairs=_unfitted,
+        range=(-1, 1),
+        symmetric=True,
+        invariances=frozenset(),
+        min_rows=2,
+        source="arXiv 2303.16992",
+        shift_invariant=False,
+        learned=True,
+    )
+}
 
 # One of each family, all unbiased or held out: what a reader needs to see where measures disagree, at a cost of
 # seconds.
@@ -192,7 +257,7 @@ DEFAULT_MEASURES = ("linear_cka_unbiased", "rbf_cka_unbiased", "procrustes", "sv
 
 
 def measures() -> Mapping[str, Measure]:
-    """All registered measures by name.
+    """All registered measures that need no fit, by name.
 
     Returns:
         A read-only mapping in the order of the documentation.
@@ -201,7 +266,7 @@ def measures() -> Mapping[str, Measure]:
 
 
 def measure(name: str) -> Measure:
-    """One registered measure.
+    """One registered measure, or a learned one ("contrasim").
 
     Args:
         name: Its name.
@@ -212,6 +277,7 @@ def measure(name: str) -> Measure:
     Raises:
         UnknownNameError: If there is none of that name; the nearest are suggested.
     """
-    if name not in _BY_NAME:
-        raise UnknownNameError.of("measure", name, _BY_NAME)
-    return _BY_NAME[name]
+    known = {**_BY_NAME, **_LEARNED}
+    if name not in known:
+        raise UnknownNameError.of("measure", name, known)
+    return known[name]

@@ -7,7 +7,9 @@ its caption, the old and the new model on the same input), against negatives, wh
 
 from repsim_jax.similarity.contrasim.collection import collect
 from repsim_jax.similarity.contrasim.diagnosis import Accuracy, Diagnosis, wilson
+from repsim_jax.similarity.contrasim.files import load, save
 from repsim_jax.similarity.contrasim.fitting import Fit, fit
+from repsim_jax.similarity.contrasim.learned import Learned
 from repsim_jax.similarity.contrasim.measure import ContraSim
 from repsim_jax.similarity.contrasim.options import (
     FAITHFUL,
@@ -26,11 +28,14 @@ __all__ = [
     "ContraSim",
     "Diagnosis",
     "Fit",
+    "Learned",
     "Options",
     "Training",
     "collect",
     "encode_layers",
     "fit",
+    "load",
+    "save",
     "score",
     "score_pairs",
     "wilson",
