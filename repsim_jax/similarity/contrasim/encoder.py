@@ -1,5 +1,6 @@
 """The learned map of ContraSim: a small network on each row, whose output has unit length (arXiv 2303.16992)."""
 
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -20,7 +21,7 @@ def init(key: jax.Array, sizes: tuple[int, ...]) -> list[dict[str, jax.Array]]:
         A layer for each step between widths: ``weight`` (inputs, outputs) and ``bias`` (outputs,).
     """
     layers = []
-    for inputs, outputs in zip(sizes, sizes[1:], strict=False):
+    for inputs, outputs in pairwise(sizes):
         key, key_weight, key_bias = jax.random.split(key, 3)
         bound = inputs**-0.5
         layers.append(
@@ -48,10 +49,13 @@ def encode(
     Source:
         arXiv 2303.16992, released code: (512, 256, 128), no normalization layers, no dropout.
     """
-    start = x
+    batch = x.shape[:-1]
+    # Rows side by side: the gradient of a product over two axes makes XLA copy what it multiplies.
+    x = start = x.reshape(-1, x.shape[-1])
     for layer in trunk[:-1]:
         x = jax.nn.relu(x @ layer["weight"] + layer["bias"])
     x = x @ trunk[-1]["weight"] + trunk[-1]["bias"]
     x = x + start if residual else x
     # The square is kept away from zero, where the norm has no gradient.
-    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(jnp.square(x), axis=-1, keepdims=True), 1e-24))
+    x = x * jax.lax.rsqrt(jnp.maximum(jnp.sum(jnp.square(x), axis=-1, keepdims=True), 1e-24))
+    return x.reshape(*batch, -1)
