@@ -11,10 +11,23 @@ if TYPE_CHECKING:
     from repsim_jax.activations import Layers
     from repsim_jax.evaluation import GateResult, Policy
     from repsim_jax.similarity import Comparison
+    from repsim_jax.similarity.contrasim import Learned
 
-_SIDE = "A store, an array file, or a model: a built-in name, hf:FOLDER, FILE.onnx or module:factory."
+_SIDE = (
+    "A store, an array file, or a model: a built-in name, hf:FOLDER, FILE.onnx or module:factory. NAME=STORE gives a "
+    "store or file another name."
+)
 _STORES = ("a.store", "b.store")
+_LEARNED = "contrasim"
 _ARRAY_FILES = (".npy", ".npz", ".safetensors", ".parquet")
+
+
+AllowUnfitted = Annotated[
+    bool, typer.Option("--allow-unfitted", help="Score models that a learned measure was not fitted for, too.")
+]
+Seen = Annotated[
+    str | None, typer.Option(help="Rows that a learned measure was trained on: drop or keep; an error by default.")
+]
 
 
 class _Examples(NamedTuple):
@@ -45,6 +58,9 @@ def compare(
     size: Size = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out examples that cannot be read.")] = False,
     out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("repsim-report"),
+    learned: Annotated[Path | None, typer.Option(help="A measure from `repsim contrasim fit`, as one more.")] = None,
+    allow_unfitted: AllowUnfitted = False,
+    seen: Seen = None,
     gate: Annotated[Path | None, typer.Option(help="Policy (TOML): exit 0 if it holds, 1 if not, 2 on errors.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON instead of a summary.")] = False,
     csv: Annotated[Path | None, typer.Option(help="Also write the table to this CSV file.")] = None,
@@ -57,6 +73,7 @@ def compare(
     repsim compare old.npz new.npz
     repsim compare clip-vit-b16 efficientnet-lite0 --data photos.parquet --column image --out clip-vs-lite
     repsim compare old.store new.store --gate policy.toml
+    repsim compare old.store new.store --learned seeds.measure --seen drop
 
     With --gate the exit status is 0 if the policy holds, 1 if it does not, and 2 on any error.
     """
@@ -64,7 +81,8 @@ def compare(
 
     # The cheap doors first: nothing is extracted for a policy, measure or folder that cannot be used.
     policy = _policy(gate)
-    names = _measures(measures, policy)
+    fitted = _learned(learned, allow_unfitted, seen)
+    names = _measures(measures, policy, fitted)
     _check_out(out, (a, b), force)
     _check_csv(csv, (a, b, gate))
     examples = _Examples(data, column, id_column, limit, layout, batch_size, size, skip_bad)
@@ -75,7 +93,7 @@ def compare(
     ]
     if sides[0].name == sides[1].name:
         sides = [side._replace(name=spec) for side, spec in zip(sides, (a, b), strict=True)]
-    comparison = _compared(sides, names, quiet=as_json)
+    comparison = _compared(sides, [fitted if name == _LEARNED and fitted else name for name in names], quiet=as_json)
     verdict = _judged(comparison, policy)
     provenance = _provenance((a, b), examples, sides)
     page = report.write(comparison, out, title=title, gate=verdict, provenance=provenance)
@@ -97,9 +115,26 @@ def _policy(gate: Path | None) -> "Policy | None":
     return load_policy(gate)
 
 
-def _measures(wanted: str | None, policy: "Policy | None") -> tuple[str, ...]:
-    """The measures asked for, and those that the policy judges."""
+def _learned(folder: Path | None, allow_unfitted: bool, seen: str | None) -> "Learned | None":
+    from repsim_jax.errors import RepsimError
+
+    if folder is None:
+        if allow_unfitted or seen is not None:
+            raise RepsimError(
+                "--allow-unfitted and --seen are about a learned measure. Name one: --learned FOLDER, from "
+                "`repsim contrasim fit`."
+            )
+        return None
+    from repsim_jax.similarity import contrasim
+
+    choice: Any = "raise" if seen is None else seen
+    return contrasim.Learned(contrasim.load(folder), allow_unfitted=allow_unfitted, on_seen=choice)
+
+
+def _measures(wanted: str | None, policy: "Policy | None", fitted: "Learned | None") -> tuple[str, ...]:
+    """The measures asked for, the learned one, and those that the policy judges."""
     from repsim_jax import similarity
+    from repsim_jax.errors import PolicyError, RepsimError
 
     names = (
         similarity.DEFAULT_MEASURES
@@ -109,6 +144,14 @@ def _measures(wanted: str | None, policy: "Policy | None") -> tuple[str, ...]:
     for name in names:
         similarity.measure(name)
     judged = () if policy is None else tuple(rule.measure for rule in policy.rules)
+    if fitted is not None:
+        return tuple(dict.fromkeys((*names, _LEARNED, *judged)))
+    if policy is not None and _LEARNED in judged:
+        raise PolicyError(policy.path, f"it judges {_LEARNED}, a learned measure: say which one by --learned FOLDER.")
+    if _LEARNED in names:
+        raise RepsimError(
+            f"{_LEARNED} is a learned measure: fit one by `repsim contrasim fit`, and name it by --learned FOLDER."
+        )
     return tuple(dict.fromkeys((*names, *judged)))
 
 
@@ -117,7 +160,8 @@ def _check_out(out: Path, inputs: tuple[str, str], force: bool) -> None:
     import json
 
     from repsim_jax.errors import FileError
-    from repsim_jax.report.page import DOCUMENT, PAGE, PICTURES, TABLE
+    from repsim_jax.report.page import DOCUMENT, PAGE, TABLE
+    from repsim_jax.report.sheets import PICTURES
 
     if out.exists() and not out.is_dir():
         raise FileError(out, "the report needs a folder, and this is a file. Choose another --out.")
@@ -152,7 +196,8 @@ def _check_csv(csv: Path | None, inputs: tuple[str | Path | None, ...]) -> None:
         return
     if csv.is_dir():
         raise FileError(csv, "the table needs a file, and this is a folder. Choose another --csv.")
-    if any(one is not None and Path(one).exists() and csv.exists() and csv.samefile(one) for one in inputs):
+    paths = [Path(named(str(one))[1]) for one in inputs if one is not None]
+    if any(path.exists() and csv.exists() and csv.samefile(path) for path in paths):
         raise FileError(csv, "the table would replace an input of this comparison. Choose another --csv.")
 
 
@@ -172,8 +217,14 @@ def _check_options(inputs: tuple[str, str], examples: _Examples) -> None:
         )
 
 
+def named(spec: str) -> tuple[str | None, str]:
+    """Takes NAME=PATH apart; a path that is there is a path, whatever is in it."""
+    name, equals, path = spec.partition("=")
+    return (name, path) if equals and name and path and not Path(spec).exists() else (None, spec)
+
+
 def _is_model(spec: str) -> bool:
-    path = Path(spec)
+    path = Path(named(spec)[1])
     suffix = path.suffix.lower()
     return not (path.is_dir() or suffix in _ARRAY_FILES or (path.is_file() and suffix != ".onnx"))
 
@@ -184,10 +235,12 @@ def _side(spec: str, store: Path, patterns: list[str] | None, examples: _Example
 
     if _is_model(spec):
         return _extracted(spec, store, patterns, examples)
+    name, spec = named(spec)
     path = Path(spec)
     if (path / "config.json").is_file() and not (path / "manifest.json").exists():
         raise FileError(spec, f"is no store but looks like a Hugging Face folder. Name it so: hf:{spec}")
-    return _chosen(load_layers(path), patterns)
+    side = _chosen(load_layers(path), patterns)
+    return side if name is None else side._replace(name=name)
 
 
 def _chosen(side: "Layers", patterns: list[str] | None) -> "Layers":
@@ -195,6 +248,7 @@ def _chosen(side: "Layers", patterns: list[str] | None) -> "Layers":
         return side
     from fnmatch import fnmatchcase
 
+    from repsim_jax.activations import Store
     from repsim_jax.errors import UnknownNameError
 
     def matches(name: str, pattern: str) -> bool:
@@ -204,7 +258,15 @@ def _chosen(side: "Layers", patterns: list[str] | None) -> "Layers":
         if not any(matches(name, pattern) for name in side.names):
             raise UnknownNameError.of(f"layer of {side.name}", pattern, side.names)
     names = [name for name in side.names if any(matches(name, pattern) for pattern in patterns)]
-    return side._replace(layers={name: side.read(name) for name in names})
+    chosen = _Chosen((name, side.read(name)) for name in names)
+    chosen.metadata = side.layers.metadata if isinstance(side.layers, Store) else {}
+    return side._replace(layers=chosen)
+
+
+class _Chosen(dict[str, Any]):
+    """Some layers of a store, which still tell whose weights made them."""
+
+    metadata: dict[str, Any]
 
 
 def _extracted(spec: str, store: Path, patterns: list[str] | None, examples: _Examples) -> "Layers":
@@ -224,7 +286,7 @@ def _extracted(spec: str, store: Path, patterns: list[str] | None, examples: _Ex
     return load_layers(store)._replace(name=spec)
 
 
-def _compared(sides: "list[Layers]", names: tuple[str, ...], *, quiet: bool) -> "Comparison":
+def _compared(sides: "list[Layers]", names: "list[str | Learned]", *, quiet: bool) -> "Comparison":
     from rich.console import Console
 
     from repsim_jax import similarity

@@ -1,11 +1,11 @@
 """``repsim tour``: the main job from end to end on real handwritten digits, in under two minutes."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
+
+from repsim_jax.cli.bars import bar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -109,7 +109,7 @@ def _network(digits: _Digits, path: Path, *, seed: int, shuffled: bool) -> "tupl
         logits = nnx.merge(graph, params)(batch[0])
         return optax.softmax_cross_entropy_with_integer_labels(logits, batch[1]).mean()
 
-    with _bar(f"training {path.stem}") as on_progress:
+    with bar(f"training {path.stem}") as on_progress:
         trained = train(
             jax.random.key(seed), params, loss, (images, labels),
             optimizer=optax.adam(3e-3), num_steps=_NUM_STEPS, batch_size=_BATCH, on_progress=on_progress,
@@ -153,15 +153,3 @@ def _tell(console: Any, update: str, verdict: "GateResult") -> None:
 
     console.print(f"\nseed-0 to {update}:", style="bold", markup=False)
     console.print(gate_summary(verdict))
-
-
-@contextmanager
-def _bar(what: str) -> "Iterator[Callable[[int, int], None]]":
-    """A progress bar on standard error, silent where that is no terminal."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(what)
-        yield lambda done, total: progress.update(task, completed=done, total=total)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from repsim_jax.report.findings import Digest, digest
+    from repsim_jax.report.fits import fit_summary, fit_to_json, write_fit
     from repsim_jax.report.page import render, write
     from repsim_jax.report.plots import figures
     from repsim_jax.report.tables import to_csv, to_json
@@ -14,12 +15,26 @@ _HOMES = {
     "Digest": "findings",
     "digest": "findings",
     "figures": "plots",
+    "fit_summary": "fits",
+    "fit_to_json": "fits",
     "render": "page",
     "to_csv": "tables",
     "to_json": "tables",
     "write": "page",
+    "write_fit": "fits",
 }
-__all__ = ["Digest", "digest", "figures", "render", "to_csv", "to_json", "write"]
+__all__ = [
+    "Digest",
+    "digest",
+    "figures",
+    "fit_summary",
+    "fit_to_json",
+    "render",
+    "to_csv",
+    "to_json",
+    "write",
+    "write_fit",
+]
 
 
 def __getattr__(name: str) -> Any:

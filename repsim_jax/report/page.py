@@ -1,55 +1,24 @@
 """One self-contained HTML page about a comparison, with its pictures and tables as files beside it."""
 
-import base64
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from repsim_jax.errors import FileError, NoSpaceError
 from repsim_jax.report import panels, plots, words
 from repsim_jax.report.findings import digest
+from repsim_jax.report.sheets import Picture, environment, picture_of, shortened, write_files
 from repsim_jax.report.tables import number, to_csv, to_json
-from repsim_jax.report.text import printable
 
 if TYPE_CHECKING:
     from repsim_jax.evaluation.gate import GateResult
     from repsim_jax.report.findings import Digest
-    from repsim_jax.report.panels import Panel
     from repsim_jax.similarity.comparison import Comparison
 
-PAGE, TABLE, DOCUMENT, PICTURES = "report.html", "table.csv", "comparison.json", "figures"
+PAGE, TABLE, DOCUMENT = "report.html", "table.csv", "comparison.json"
 # Enough to see the shape of the table; more would only make the page heavy.
 _ROWS_ON_PAGE = 60
-_LONGEST_TEXT = 1200  # of a store's metadata, say; comparison.json has all of it
-_CSS_PIXELS_PER_INCH = 96 * 1.15  # pictures are drawn with 8-point letters; on the page they read best a little larger
-
-
-class Picture(NamedTuple):
-    """A panel, drawn.
-
-    Attributes:
-        panel: What it shows.
-        light: The light SVG as a data URI.
-        dark: The dark SVG as a data URI.
-        png: Path of the PNG file, relative to the page.
-        svg: Path of the SVG file, relative to the page.
-        width: Natural width in CSS pixels.
-        height: Natural height in CSS pixels.
-        files: Bytes by relative path.
-    """
-
-    panel: "Panel"
-    light: str
-    dark: str
-    png: str
-    svg: str
-    width: int
-    height: int
-    files: dict[str, bytes]
 
 
 def render(
@@ -110,52 +79,11 @@ def write(
     files[TABLE] = to_csv(comparison).encode()
     files[DOCUMENT] = json.dumps(document, indent=1, allow_nan=False).encode()
     files[PAGE] = _page(found, drawn, title, gate, provenance or {}).encode()
-    try:
-        _write_all(Path(out), files)
-    except OSError as error:
-        kind = NoSpaceError if error.errno in (28, 122) else FileError  # ENOSPC, EDQUOT
-        raise kind(out, f"the report cannot be written: {error.strerror or error}.") from error
-    return Path(out) / PAGE
-
-
-def _write_all(out: Path, files: dict[str, bytes]) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".repsim-", dir=out) as folder:
-        fresh = Path(folder)
-        (fresh / PICTURES).mkdir()
-        for name, content in files.items():
-            (fresh / name).write_bytes(content)
-        (out / PAGE).unlink(missing_ok=True)
-        if (out / PICTURES).exists():
-            os.replace(out / PICTURES, fresh / "old")
-        os.replace(fresh / PICTURES, out / PICTURES)
-        for name in (TABLE, DOCUMENT, PAGE):
-            os.replace(fresh / name, out / name)
-        shutil.rmtree(fresh / "old", ignore_errors=True)
+    return write_files(Path(out), files, page=PAGE)
 
 
 def _pictures(found: "Digest") -> list[Picture]:
-    return [_picture(panel) for panel in panels.panels(found)]
-
-
-def _picture(panel: "Panel") -> Picture:
-    png, svg = plots.encode(plots.draw(panel, plots.LIGHT))
-    dark = plots.recolored(svg, plots.LIGHT, plots.DARK)
-    width, height = _natural_size(svg)
-    base = f"{PICTURES}/{panel.stem}"
-    files = {f"{base}.svg": svg, f"{base}.png": png}
-    return Picture(panel, _data_uri(svg), _data_uri(dark), f"{base}.png", f"{base}.svg", width, height, files)
-
-
-def _natural_size(svg: bytes) -> tuple[int, int]:
-    """Width and height of one of our SVGs, which matplotlib states in points."""
-    opening = svg[svg.index(b"<svg") :].split(b">", 1)[0].decode()
-    points = [float(opening.split(f' {side}="', 1)[1].split("pt", 1)[0]) for side in ("width", "height")]
-    return round(points[0] / 72 * _CSS_PIXELS_PER_INCH), round(points[1] / 72 * _CSS_PIXELS_PER_INCH)
-
-
-def _data_uri(svg: bytes) -> str:
-    return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
+    return [picture_of(panel, plots.draw(panel, plots.LIGHT)) for panel in panels.panels(found)]
 
 
 def _page(
@@ -167,7 +95,7 @@ def _page(
     heat = {picture.panel.stem: picture for picture in drawn[: len(found.readings)]}
     lead_picture = heat.pop(panels.heat_panel(found, lead).stem)
     name_a, name_b = words.names(found)
-    return _environment().get_template("page.html.j2").render(
+    return environment().get_template("page.html.j2").render(
         version=repsim_jax.__version__,
         title=title or words.heading(found),
         verdict=words.verdict(found),
@@ -177,7 +105,7 @@ def _page(
         ranked=found.ranked,
         lead=lead,
         lead_picture=lead_picture,
-        path_kind=panels.path_kind(lead_picture.panel),
+        path_kind=panels.path_kind(panels.heat_panel(found, lead)),
         heat_maps=list(heat.values()),
         across=drawn[len(found.readings) :],
         parted=found.disagreements,
@@ -193,19 +121,6 @@ def _page(
         rows=[row for row, _ in zip(comparison.rows(), range(_ROWS_ON_PAGE), strict=False)],
         provenance=_provenance(comparison, provenance),
     )  # fmt: skip
-
-
-def _environment() -> Any:
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("repsim_jax.report"),
-        autoescape=True,  # always: select_autoescape would leave *.j2 as they are
-        undefined=jinja2.StrictUndefined,
-        finalize=lambda value: printable(value) if type(value) is str else value,
-    )
-    environment.filters["number"] = number
-    return environment
 
 
 def _facts(found: "Digest") -> list[tuple[str, str]]:
@@ -246,4 +161,4 @@ def _provenance(comparison: "Comparison", provenance: Mapping[str, str]) -> list
     told |= {str(label): str(text) for label, text in provenance.items()}
     for key, value in comparison.settings.items():
         told[str(key).replace("_", " ")] = value if isinstance(value, str) else json.dumps(value, default=str)
-    return [(label, text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}…") for label, text in told.items()]
+    return shortened(told)

@@ -80,7 +80,7 @@ def draw(panel: Panel, scheme: Scheme = LIGHT) -> "Figure":
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with _settings():
+    with settings():
         rows, columns = panel.matrix.shape
         cell = float(np.clip(4.3 / max(rows, columns), 0.05, 0.95))
         width, height = (max(count * max(cell, min(_LINE_INCHES, 4.3 / count)), 0.5) for count in (columns, rows))
@@ -119,7 +119,7 @@ def encode(figure: "Figure") -> tuple[bytes, bytes]:
         PNG and SVG; the same bytes for the same figure: no date, no random ids.
     """
     png, svg = io.BytesIO(), io.BytesIO()
-    with _settings():
+    with settings():
         # Measured once; bbox_inches="tight" would draw everything again for each file.
         box = figure.get_tightbbox().padded(0.1)
         figure.savefig(png, format="png", dpi=200, bbox_inches=box, metadata={"Software": "repsim_jax"})
@@ -144,7 +144,12 @@ def recolored(svg: bytes, old: Scheme, new: Scheme) -> bytes:
 
 
 @contextmanager
-def _settings() -> Iterator[None]:
+def settings() -> Iterator[None]:
+    """Makes matplotlib draw our pictures alike, whatever the user's matplotlibrc says.
+
+    Yields:
+        Nothing; the body draws.
+    """
     import matplotlib
 
     with matplotlib.rc_context():
@@ -154,7 +159,7 @@ def _settings() -> Iterator[None]:
 
 
 def _labels(names: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(map(_drawable, labels(names, _LABEL_LENGTH)))
+    return tuple(map(drawable, labels(names, _LABEL_LENGTH)))
 
 
 @lru_cache(maxsize=1)
@@ -164,8 +169,15 @@ def _letters() -> frozenset[int]:
     return frozenset(get_font(findfont(FontProperties(family="DejaVu Sans"))).get_charmap())
 
 
-def _drawable(text: str) -> str:
-    """Text in which letters that the font lacks are boxes, as matplotlib would draw them with a warning."""
+def drawable(text: str) -> str:
+    """Text in which letters that the font lacks are boxes, as matplotlib would draw them with a warning.
+
+    Args:
+        text: Printable text.
+
+    Returns:
+        As many characters.
+    """
     return "".join(letter if ord(letter) in _letters() else "□" for letter in text)
 
 
@@ -205,8 +217,8 @@ def _name_axes(axes: "Axes", panel: Panel, scheme: Scheme) -> None:
         text.set_parse_math(False)
     axes.spines[:].set_visible(False)
     plain: dict[str, Any] = {"parse_math": False}
-    axes.set_ylabel(_drawable(panel.row_axis), color=scheme.muted, labelpad=8, **plain)
-    axes.set_xlabel(_drawable(panel.column_axis), color=scheme.muted, labelpad=8, **plain)
+    axes.set_ylabel(drawable(panel.row_axis), color=scheme.muted, labelpad=8, **plain)
+    axes.set_xlabel(drawable(panel.column_axis), color=scheme.muted, labelpad=8, **plain)
     heading = {
         "xycoords": "axes fraction",
         "textcoords": "offset points",
@@ -214,8 +226,8 @@ def _name_axes(axes: "Axes", panel: Panel, scheme: Scheme) -> None:
         "annotation_clip": False,
         **plain,
     }
-    axes.annotate(_drawable(panel.title), (0, 1), (0, 20), fontsize=11, fontweight="bold", color=scheme.ink, **heading)
-    axes.annotate(_drawable(panel.subtitle), (0, 1), (0, 7), color=scheme.muted, **heading)
+    axes.annotate(drawable(panel.title), (0, 1), (0, 20), fontsize=11, fontweight="bold", color=scheme.ink, **heading)
+    axes.annotate(drawable(panel.subtitle), (0, 1), (0, 7), color=scheme.muted, **heading)
 
 
 def _mark_path(axes: "Axes", panel: Panel) -> None:
@@ -257,7 +269,7 @@ def _color_bar(figure: "Figure", axes: "Axes", mesh: Any, panel: Panel, scheme: 
     bar = figure.colorbar(mesh, cax=axes)
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
     axes.tick_params(length=2, colors=scheme.ink, color=scheme.muted)
-    axes.set_ylabel("\n".join(map(_drawable, panel.bar.splitlines())), color=scheme.muted, labelpad=8, parse_math=False)
+    axes.set_ylabel("\n".join(map(drawable, panel.bar.splitlines())), color=scheme.muted, labelpad=8, parse_math=False)
     if panel.digits == 0:
         from matplotlib.ticker import MaxNLocator
 

@@ -47,6 +47,8 @@ def test_an_unknown_subpackage_is_named_with_the_known_ones():
         repsim_jax.similarly  # noqa: B018
 
 
-@pytest.mark.parametrize("arguments", [(), ("compare",), ("extract",), ("tour",)], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments", [(), ("compare",), ("extract",), ("tour",), ("contrasim",), ("contrasim", "fit")], ids=" ".join
+)
 def test_help_leaves_jax_out(arguments: tuple[str, ...]):
     assert not modules_after(COMMAND_LINE, *arguments, "--help") & HEAVY

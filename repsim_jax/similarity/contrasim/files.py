@@ -41,7 +41,8 @@ def save(measure: ContraSim, folder: str | os.PathLike[str]) -> Path:
         The folder.
 
     Raises:
-        FileError: If the folder cannot be written; NoSpaceError if the disk is full.
+        FileError: If the folder holds something else with a manifest (a store), or cannot be written; NoSpaceError if
+            the disk is full.
         BadArrayError: If a weight is NaN or infinite.
     """
     from safetensors.numpy import save as encoded
@@ -55,6 +56,7 @@ def save(measure: ContraSim, folder: str | os.PathLike[str]) -> Path:
             "smaller learning rate."
         )
     data = encoded(tensors)
+    check_replaceable(folder)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         # Until the new manifest is there, the folder says that it is not whole.
@@ -97,6 +99,21 @@ def load(folder: str | os.PathLike[str]) -> ContraSim:
             path, f"does not hold what its manifest says ({error or type(error).__name__}). {_REPAIR}"
         ) from error
     return ContraSim(params, options, sources, anchors, examples, diagnosis, settings)
+
+
+def check_replaceable(folder: Path) -> None:
+    """Refuses a folder whose manifest is of something else, such as a store: that would be lost.
+
+    Args:
+        folder: Where a measure is to be saved; it need not exist.
+
+    Raises:
+        FileError: If a manifest is there that is not one of ours.
+    """
+    path = folder / MANIFEST_FILE
+    if not path.is_file() or (folder / MEASURE_FILE).is_file():
+        return
+    raise FileError(folder, f"holds the {MANIFEST_FILE} of something else, such as a store. Choose another folder.")
 
 
 def diagnosis_to_json(found: Diagnosis | None) -> dict[str, Any] | None:

@@ -183,7 +183,7 @@ class Learned:
 
     def _source(self, side: Layers) -> str | None:
         """The fitted source that a side is of: told by its weights where both know them, else by name and widths."""
-        weights = weights_of(side.layers)
+        weights = _weights(side)
         if weights is not None:
             of_weights = [name for name, one in self.measure.sources.items() if one.weights_sha256 == weights]
             if of_weights:
@@ -204,7 +204,7 @@ class Learned:
         name = self._namesake(side)
         if name is None:
             return "which is none of its sources"
-        weights = weights_of(side.layers) and self.measure.sources[name].weights_sha256
+        weights = _weights(side) and self.measure.sources[name].weights_sha256
         return f"which has the name of a fitted source but other {'weights' if weights else 'widths'}"
 
     def _ids(self, side: Layers, rows: np.ndarray) -> Sequence[str] | None:
@@ -263,7 +263,7 @@ class Learned:
             return f"ContraSim has not seen {side.name} at its fit; {known}."
         fitted = self.measure.sources[source]
         said = f"ContraSim was {'tested but not trained' if fitted.held_out else 'trained'} on {side.name} at its fit"
-        if weights_of(side.layers) is None or fitted.weights_sha256 is None:
+        if _weights(side) is None or fitted.weights_sha256 is None:
             said += " (known by its name alone)"
         others = [layer for layer in side.names if layer not in fitted.layers]
         return f"{said}, but not on its layers {', '.join(others[:5])}." if others else f"{said}."
@@ -280,6 +280,11 @@ class Learned:
             f"below {found.chance_high:.2f}: read scores against that, not against 0.",
             f"ContraSim's fit says: {' '.join(found.verdict)}",
         )
+
+
+def _weights(side: Layers) -> str | None:
+    """The checksum of the model's weights, where the store tells, or what was taken from it."""
+    return weights_of(side.layers) or getattr(side.layers, "metadata", {}).get("weights_sha256")
 
 
 def _share(one: Accuracy) -> str:
