@@ -153,7 +153,7 @@ def _tensors(measure: ContraSim) -> dict[str, np.ndarray]:
             if standard is not None:
                 arrays[f"standards/{i}/{j}/mean"] = np.asarray(standard.mean, np.float32)
                 arrays[f"standards/{i}/{j}/scale"] = np.asarray(standard.scale, np.float32)
-    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    return {name: np.array(array, order="C") for name, array in arrays.items()}
 
 
 def _entry(measure: ContraSim, total: FileSum) -> dict[str, Any]:
