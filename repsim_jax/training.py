@@ -65,7 +65,7 @@ def train(
         )
     run = partial(_run, loss=loss, optimizer=optimizer, batch_size=batch_size, noisy=noisy)
     data = jax.tree.map(jnp.asarray, data)
-    state, losses = (params, optimizer.init(params)), []
+    state, losses = _start(params, optimizer), []
     keys = jax.random.split(key, num_steps)
     for start in range(0, num_steps, _CHUNK):
         state, part = run(state, keys[start : start + _CHUNK], data)
@@ -74,6 +74,12 @@ def train(
             jax.block_until_ready(part)  # what was only dispatched is not done
             on_progress(min(start + _CHUNK, num_steps), num_steps)
     return Trained(state[0], jnp.concatenate(losses))
+
+
+def _start(params: PyTree, optimizer: optax.GradientTransformation) -> tuple[PyTree, Any]:
+    """Parameters and the optimizer's state, of the firm types that an update leaves, so that no run compiles anew."""
+    params = jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, jnp.result_type(leaf)), params)
+    return params, optimizer.init(params)
 
 
 @partial(jax.jit, static_argnames=("loss", "optimizer", "batch_size", "noisy"))
@@ -122,14 +128,18 @@ def minimize(
         Trained parameters and the losses.
 
     Raises:
-        ValueError: If ``num_steps`` is below 1.
+        ValueError: If ``num_steps`` is below 1, or ``data`` ends before the last step.
     """
     if num_steps < 1:
         raise ValueError(f"minimize needs num_steps >= 1, got {num_steps}.")
-    state, losses = (params, optimizer.init(params)), []
+    state, losses = _start(params, optimizer), []
     keys = jax.random.split(key, num_steps)
     for start in range(0, num_steps, _CHUNK):
-        state, part = _minimize(state, keys[start : start + _CHUNK], next(data), loss=loss, optimizer=optimizer)
+        try:
+            rows = next(data)
+        except StopIteration:
+            raise ValueError(f"minimize ran out of data after {start} of {num_steps} steps.") from None
+        state, part = _minimize(state, keys[start : start + _CHUNK], rows, loss=loss, optimizer=optimizer)
         losses.append(part)
         if on_progress is not None:
             jax.block_until_ready(part)  # what was only dispatched is not done

@@ -17,8 +17,6 @@ from repsim_jax.errors import BadArrayError
 from repsim_jax.linalg import nearest_rows
 
 Pairs = Callable[[Sequence[jax.Array], Sequence[jax.Array]], jax.Array]
-# Trials in one compiled program: bounds the memory that gathered candidates take.
-_TRIALS_AT_ONCE = 32
 
 
 class Interval(NamedTuple):
@@ -55,8 +53,8 @@ def layer_accuracy(scores: np.ndarray) -> np.ndarray:
     """Layer prediction: the share of layers whose counterpart in the other network is the most similar one.
 
     Args:
-        scores: (models, models, layers, layers), ``scores[a, b, i, j]`` of layer i of a and layer j of b; larger is more
-            similar. Not-a-number counts as no answer.
+        scores: (models, models, layers, layers), ``scores[a, b, i, j]`` of layer i of a and layer j of b; larger is
+            more similar. Not-a-number counts as no answer.
 
     Returns:
         (models, models) shares; NaN on the diagonal, where a network is compared with itself.
@@ -89,8 +87,8 @@ def trials(
         generator: Draws everything.
         y: (N, d) representation that the candidates are taken from.
         size: Rows n of each set; every example is used ``repeats`` times, what does not fill a set is left out.
-        kind: ``random``: wrong sets are drawn with replacement, as in the paper. ``hard``: wrong set j replaces every row
-            by its j-th nearest neighbor in y.
+        kind: ``random``: wrong sets are drawn with replacement, as in the paper. ``hard``: wrong set j replaces every
+            row by its j-th nearest neighbor in y.
         repeats: Partitions of the examples into sets.
         alternatives: Wrong candidates.
 
@@ -125,17 +123,10 @@ def choices(pairs: Pairs, x: Any, y: Any, given: Trials) -> np.ndarray:
         given: From ``trials``.
 
     Returns:
-        (trials,) booleans; a candidate without a defined score is never taken, and a tie with a wrong one is no success.
+        (trials,) booleans; a candidate without a score is never taken, and a tie with a wrong one is no success.
     """
     x, y = jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.float32)
-    count = len(given.rows)
-    padded = -(-count // _TRIALS_AT_ONCE) * _TRIALS_AT_ONCE
-    places = np.arange(padded) % count
-    cut = [
-        jnp.asarray(part[places]).reshape(-1, _TRIALS_AT_ONCE, *part.shape[1:])
-        for part in (given.rows, given.candidates)
-    ]
-    scores = np.asarray(_choice_scores(x, y, *cut, pairs=pairs)).reshape(padded, -1)[:count]
+    scores = np.asarray(_choice_scores(x, y, jnp.asarray(given.rows), jnp.asarray(given.candidates), pairs=pairs))
     scores = np.where(np.isfinite(scores), scores, -np.inf)
     return scores[:, 0] > scores[:, 1:].max(1)
 
@@ -145,7 +136,7 @@ def _choice_scores(x: jax.Array, y: jax.Array, rows: jax.Array, candidates: jax.
     def one(rows: jax.Array, candidates: jax.Array) -> jax.Array:
         return pairs([x[rows]], [y[candidate] for candidate in candidates])[0]
 
-    return jax.lax.map(lambda block: jax.vmap(one)(*block), (rows, candidates))
+    return jax.lax.map(lambda trial: one(*trial), (rows, candidates))
 
 
 def mean_cosine_pairs(xs: Sequence[jax.Array], ys: Sequence[jax.Array]) -> Float[Array, "la lb"]:

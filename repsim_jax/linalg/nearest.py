@@ -72,7 +72,16 @@ def _indexed(unit: np.ndarray, k: int) -> np.ndarray:
     index.train(unit[:: max(1, n // (64 * cells))])
     index.add(unit)
     index.nprobe = max(1, cells // 16)
+    found = _others(index, unit, np.arange(n), k)
+    short = np.flatnonzero((found < 0).any(axis=1))
+    if len(short):  # the cells that were searched ran out of rows
+        index.nprobe = cells
+        found[short] = _others(index, unit[short], short, k)
+    return found
+
+
+def _others(index: Any, unit: np.ndarray, numbers: np.ndarray, k: int) -> np.ndarray:
+    """What the index finds for some rows: the row itself goes, wherever it stands; -1 at the end where rows lack."""
     found = index.search(unit, k + 1)[1]
-    # The row itself goes, wherever it stands; -1 marks cells that ran out of rows.
-    order = np.argsort((found == np.arange(n)[:, None]) | (found < 0), axis=1, kind="stable")
+    order = np.argsort((found == numbers[:, None]) | (found < 0), axis=1, kind="stable")
     return np.take_along_axis(found, order, axis=1)[:, :k]

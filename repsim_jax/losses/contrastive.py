@@ -46,7 +46,7 @@ def supervised_contrastive(
     With one positive each it is NT-Xent, the loss of SimCLR.
 
     Args:
-        logits: Similarities s of m items.
+        logits: Similarities s of m items; what is minus infinity takes no part.
         positives: Weight of item j as a positive of i: 0 or 1, or anything between; the diagonal is left out.
         temperature: :math:`\tau` > 0.
 
@@ -56,11 +56,14 @@ def supervised_contrastive(
     Source:
         Khosla et al. 2020, arXiv 2004.11362, equation 2; Chen et al. 2020, arXiv 2002.05709 (NT-Xent).
     """
-    others = ~jnp.eye(logits.shape[0], dtype=bool)
-    positives = jnp.where(others, positives, 0.0)
-    log_share = jax.nn.log_softmax(jnp.where(others, logits / temperature, -jnp.inf), axis=1)
+    present = ~jnp.eye(logits.shape[0], dtype=bool) & (logits > -jnp.inf)
+    positives = jnp.where(present, positives, 0.0)
+    # What is masked must stay out of the gradient too, where 0 times infinity is NaN.
+    scaled = jnp.where(present, jnp.where(present, logits, 0.0) / temperature, -jnp.inf)
+    scaled = jnp.where(present.any(1, keepdims=True), scaled, 0.0)
+    log_share = jnp.where(present, jax.nn.log_softmax(scaled, axis=1), 0.0)
     total = positives.sum(1)
-    each = -jnp.where(positives > 0, positives * log_share, 0.0).sum(1) / jnp.where(total > 0, total, 1.0)
+    each = -(positives * log_share).sum(1) / jnp.where(total > 0, total, 1.0)
     return each.sum() / jnp.maximum((total > 0).sum(), 1)
 
 
@@ -101,4 +104,4 @@ def mean_positive(logits: Float[Array, "m m"], positives: Float[Array, "m m"]) -
         arXiv 2303.16992: the DeepDot baseline.
     """
     positives = jnp.where(jnp.eye(logits.shape[0], dtype=bool), 0.0, positives)
-    return -(positives * logits).sum() / jnp.maximum(positives.sum(), 1e-12)
+    return -(positives * jnp.where(positives > 0, logits, 0.0)).sum() / jnp.maximum(positives.sum(), 1e-12)

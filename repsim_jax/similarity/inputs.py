@@ -17,7 +17,13 @@ _SMALLEST = 1e-30
 
 
 def checked_layers(
-    layers: Sequence[Any], *, operation: str, min_rows: int, names: Sequence[str], shift_invariant: bool = True
+    layers: Sequence[Any],
+    *,
+    operation: str,
+    min_rows: int,
+    names: Sequence[str],
+    shift_invariant: bool = True,
+    as_is: bool = False,
 ) -> tuple[jax.Array, ...]:
     """Checks representations of the same n examples and returns them as floating-point JAX arrays.
 
@@ -30,6 +36,7 @@ def checked_layers(
         names: What to call each layer in messages.
         shift_invariant: Whether the result ignores each feature's mean; float64 and integer input is then centered
             before it is rounded to float32.
+        as_is: Whether offset and scale mean something, so that values are rounded and nothing else.
 
     Returns:
         One float32 array per layer (float64 where jax_enable_x64 is set and the input has it).
@@ -54,7 +61,8 @@ def checked_layers(
                 f"{operation} needs at least one feature (column), got the empty layer {name} {array.shape}."
             )
     return tuple(
-        _checked_values(array, name, operation, shift_invariant) for array, name in zip(arrays, names, strict=True)
+        _checked_values(array, name, operation, shift_invariant, as_is)
+        for array, name in zip(arrays, names, strict=True)
     )
 
 
@@ -87,7 +95,9 @@ def _shape_advice(ndim: int) -> str:
     return "Choose a layout first: flatten, spatial mean, tokens as rows, ... (repsim_jax.activations.layout)."
 
 
-def _checked_values(array: jax.Array | np.ndarray, name: str, operation: str, shift_invariant: bool) -> jax.Array:
+def _checked_values(
+    array: jax.Array | np.ndarray, name: str, operation: str, shift_invariant: bool, as_is: bool
+) -> jax.Array:
     if is_traced(array):
         return jnp.asarray(array, jnp.promote_types(array.dtype, jnp.float32))
     finite, constant = _facts(array)
@@ -99,7 +109,7 @@ def _checked_values(array: jax.Array | np.ndarray, name: str, operation: str, sh
             "varies. Leave this layer out (a dead or constant layer), or check how it was extracted."
         )
     if needs_float64(array):
-        return jnp.asarray(_rounded(array, name, operation, shift_invariant))
+        return jnp.asarray(_rounded(array, name, operation, shift_invariant, as_is))
     return jnp.asarray(array, jnp.promote_types(array.dtype, jnp.float32))
 
 
@@ -147,20 +157,22 @@ def _raise_not_finite(array: jax.Array | np.ndarray, name: str, operation: str) 
     )
 
 
-def _rounded(array: np.ndarray, name: str, operation: str, shift_invariant: bool) -> np.ndarray:
-    """Float64 or integer input in float32: centered and scaled on the host first, so that no digits are lost."""
+def _rounded(array: np.ndarray, name: str, operation: str, shift_invariant: bool, as_is: bool) -> np.ndarray:
+    """Float64 or integer input in float32: centered and scaled on the host first where that changes nothing."""
     if array.dtype.kind in "iu" and array.dtype.itemsize == 8 and np.abs(array.astype(np.float64)).max() >= 2**53:
         raise BadArrayError(
             f"{operation} got integers beyond 2**53 in {name}: they are not exact as numbers. Scale them down first."
         )
     wide = array.astype(np.float64)
-    wide = wide - (wide.mean(axis=0) if shift_invariant else wide.mean())
+    if not as_is:
+        wide = wide - (wide.mean(axis=0) if shift_invariant else wide.mean())
     largest = np.abs(wide).max()
-    scaled = wide / largest if np.isfinite(largest) and largest > 0 else wide
-    rounded = scaled.astype(np.float32)
+    scaled = wide / largest if not as_is and np.isfinite(largest) and largest > 0 else wide
+    too_large = not largest <= (np.finfo(np.float32).max if as_is else np.finfo(np.float64).max)
+    rounded = (np.zeros_like(scaled) if too_large else scaled).astype(np.float32)
     spread = scaled - scaled.mean(axis=0)
     residue = (rounded - scaled) - (rounded - scaled).mean(axis=0)
-    if not np.isfinite(largest) or np.linalg.norm(residue) > _ROUNDING_LIMIT * np.linalg.norm(spread):
+    if too_large or np.linalg.norm(residue) > _ROUNDING_LIMIT * np.linalg.norm(spread):
         raise BadArrayError(
             f"{operation} would lose the variation of {name} in float32 (its offset or range is too large). "
             "Subtract the mean and rescale it, or set jax.config.update('jax_enable_x64', True)."

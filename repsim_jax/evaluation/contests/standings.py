@@ -19,7 +19,7 @@ Family = Literal["closed form", "anchors only", "learned"]
 Told = Callable[[str], None]
 # Every family of closed-form measures; biased CKA is what the paper compares with.
 CLOSED = ("linear_cka_unbiased", "linear_cka", "procrustes", "cca", "svcca", "pwcca", "rsa", "mutual_knn")
-_STEPS = 300
+_STEPS = 200
 
 
 class Standing(NamedTuple):
@@ -112,7 +112,7 @@ def example_recipes(input: Literal["raw", "projected"], steps: int = _STEPS) -> 
         Recipe("ContraSim, ours", relative_input, ours),
         Recipe("ContraSim, as in the paper", raw, paper),
         Recipe("ContraSim, paper's network and loss, our training", raw, replace(ours, temperature=0.07)),
-        Recipe("ContraSim, relative, no residual", replace(relative_input, residual=False), ours),
+        Recipe("ContraSim, relative, network of the paper", Options(positives="example", residual=False), ours),
         Recipe("max-margin", replace(raw, objective="max_margin"), ours),
         Recipe("DeepDot", replace(raw, objective="deep_dot"), ours),
         Recipe("DeepCKA", replace(raw, objective="deep_cka"), ours),

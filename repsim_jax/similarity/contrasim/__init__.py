@@ -1,8 +1,8 @@
 """How alike are two representations, by a measure that was learned for the purpose?  ContraSim, arXiv 2303.16992.
 
 A closed-form measure ignores what its formula ignores. This one is taught what to ignore: it is fitted on positives,
-which should be alike (the same layer of networks that differ in their seed, a sentence and its translation, an image and
-its caption, the old and the new model on the same input), against negatives, which should not.
+which should be alike (the same layer of networks that differ in their seed, a sentence and its translation, an image
+and its caption, the old and the new model on the same input), against negatives, which should not.
 """
 
 from repsim_jax.similarity.contrasim.collection import collect

@@ -10,9 +10,12 @@ from repsim_jax.activations.layers import Layers
 from repsim_jax.activations.reader import Store
 from repsim_jax.errors import AlignmentError, BadArrayError
 from repsim_jax.similarity.contrasim.options import Options
+from repsim_jax.similarity.inputs import checked_layers
 
 Sources = Mapping[str, Any]
-Classes = Callable[[str, str], str | None] | Mapping[tuple[str, str], str] | None
+Classes = Callable[[str, str], str | None] | Mapping[tuple[str, str], str | None] | None
+# A store's layer that varies among these rows is not constant.
+_FIRST_ROWS = 256
 
 
 class View(NamedTuple):
@@ -108,13 +111,15 @@ def collect(
     if not isinstance(sources, Mapping) or len(sources) < 2:
         count = f"{len(sources)} source" if isinstance(sources, Mapping) else type(sources).__name__
         raise BadArrayError(
-            f"contrasim learns from two sources or more, got {count}. Pass {{name: layers}}: models that differ in their "
-            "seed, the two languages, images and captions, or the old and the new model."
+            f"contrasim learns from two sources or more, got {count}. Pass {{name: layers}}: models that differ in "
+            "their seed, two languages, images and captions, or the old and the new model."
         )
     sides = {str(name): _as_layers(str(name), value) for name, value in sources.items()}
     ids, rows = _matched(sides, examples)
-    groups = _grouped(sides, _class_of(sides, classes))
-    collection = Collection(groups, sides, rows, ids)
+    class_of = _class_of(sides, classes)
+    for source, layer in class_of:
+        _check_values(sides[source], layer)
+    collection = Collection(_grouped(sides, class_of), sides, rows, ids)
     check(collection, options)
     return collection
 
@@ -124,13 +129,40 @@ def _as_layers(name: str, value: Any) -> Layers:
         layers = value._replace(name=name)
     elif isinstance(value, Store):
         layers = Layers(name, value, value.ids)
-    elif isinstance(value, Mapping):
-        layers = Layers(name, {str(layer): np.asarray(array) for layer, array in value.items()})
     else:
-        layers = Layers(name, {"x": np.asarray(value)})
+        arrays = value if isinstance(value, Mapping) else {"x": value}
+        layers = Layers(name, {str(layer): _as_array(name, str(layer), array) for layer, array in arrays.items()})
     if not layers.names or not layers.num_examples:
         raise BadArrayError(f"contrasim needs at least one layer and one example of each source, {name!r} has none.")
+    rows = {} if isinstance(layers.layers, Store) else {layer: len(array) for layer, array in layers.layers.items()}
+    if layers.ids is not None:
+        rows["ids"] = len(layers.ids)
+    if len(set(rows.values())) > 1:
+        told = ", ".join(f"{count} of {layer!r}" for layer, count in rows.items())
+        raise BadArrayError(f"contrasim needs the same examples in all layers of a source: {name!r} has rows {told}.")
     return layers
+
+
+def _as_array(source: str, layer: str, value: Any) -> np.ndarray:
+    try:
+        array = value if isinstance(value, np.ndarray) else np.asarray(value)  # masked arrays are refused later
+    except (ValueError, TypeError, RuntimeError) as error:  # ragged lists, tensors that need .detach().cpu()
+        raise BadArrayError(f"contrasim cannot turn layer {layer!r} of {source} into an array: {error}") from error
+    if array.ndim == 0:
+        raise BadArrayError(f"contrasim needs arrays (n, d): layer {layer!r} of {source} is {type(value).__name__}.")
+    return array
+
+
+def _check_values(side: Layers, layer: str) -> None:
+    """Refuses what cannot be learned from, of all rows, so that the rows which are named are the user's."""
+    if isinstance(side.layers, Store):  # its writer has checked that all is finite
+        some = side.read(layer, slice(0, _FIRST_ROWS))
+        if (some != some[:1]).any():
+            return
+    checked_layers(
+        [side.layers[layer] if not isinstance(side.layers, Store) else side.read(layer)],
+        operation="contrasim", min_rows=2, names=[f"layer {layer!r} of {side.name}"], as_is=True,
+    )  # fmt: skip
 
 
 def _matched(
@@ -151,7 +183,7 @@ def _matched(
         raise AlignmentError(
             f"contrasim cannot match rows: source {without[0]!r} has no example ids and others have. Give all or none."
         )
-    tables = {name: _rows_of_examples(side.ids or (), examples) for name, side in sides.items()}
+    tables = {name: _rows_of_examples(name, side.ids or (), examples) for name, side in sides.items()}
     first = next(iter(tables.values()))
     rows = {}
     for name, table in tables.items():
@@ -163,9 +195,16 @@ def _matched(
     return tuple(first), rows
 
 
-def _rows_of_examples(ids: Sequence[str], examples: Callable[[str], str] | None) -> dict[str, np.ndarray]:
+def _rows_of_examples(name: str, ids: Sequence[str], examples: Callable[[str], str] | None) -> dict[str, np.ndarray]:
     """Rows of each example; all examples get as many as the one with most, by repeating theirs."""
     table: dict[str, list[int]] = {}
+    if examples is None:
+        try:
+            align(ids, ids)
+        except AlignmentError as error:
+            raise AlignmentError(
+                f"source {name!r}: {error} Where several rows show one example, say which by examples=."
+            ) from error
     for row, one in enumerate(ids):
         table.setdefault(one if examples is None else str(examples(one)), []).append(row)
     most = max(map(len, table.values()))
@@ -183,7 +222,7 @@ def _class_of(sides: dict[str, Layers], classes: Classes) -> dict[tuple[str, str
             raise BadArrayError(
                 f"contrasim: classes name {unknown[0]!r}, which is no (source, layer) of these sources."
             )
-        return {pair: str(classes[pair]) for pair in pairs if pair in classes}
+        return {pair: str(classes[pair]) for pair in pairs if classes.get(pair) is not None}
     chosen = {pair: classes(*pair) for pair in pairs}
     return {pair: str(name) for pair, name in chosen.items() if name is not None}
 
@@ -219,8 +258,10 @@ def check(collection: Collection, options: Options) -> None:
     """
     groups, n = collection.groups, len(collection.ids)
     lonely = [name for group in groups if len(group.views) < 2 for name in group.classes]
-    if lonely or not groups:
-        some = ", ".join(map(repr, lonely[:5])) or "none at all"
+    if not groups:
+        raise BadArrayError("contrasim has no class to learn from: every layer was left out, by classes= or held_out=.")
+    if lonely:
+        some = ", ".join(map(repr, lonely[:5]))
         raise BadArrayError(
             f"contrasim needs at least two representations in every class, or nothing is a positive: {some} has one. "
             "Say with classes= which layers of which sources belong together, or leave them out (None)."

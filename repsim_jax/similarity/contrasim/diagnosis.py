@@ -1,4 +1,4 @@
-"""Can a fitted measure be believed? What it gets right on examples and models it has not seen, and what chance gives."""
+"""Can a fitted measure be believed? What it gets right on unseen examples and models, and what chance gives."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -24,12 +24,12 @@ _TASKS = {
 _MOST_GROUPS = 8
 _PERMUTATIONS = 200
 _MOST_EXAMPLES = 512
-# Two rows with a cosine above this are the same example twice, or nearly.
-_TWIN = 0.9999
+# Two rows that differ by less than this share of their size are the same example twice, or nearly.
+_TWIN = 0.014
 
 
-# Two sources, right decisions and all decisions.
-Decision: TypeAlias = tuple[str, str, int, int]
+# Two sources, right decisions, all decisions, and how many of them guessing gets right.
+Decision: TypeAlias = tuple[str, str, int, int, float]
 
 
 class Accuracy(NamedTuple):
@@ -68,7 +68,7 @@ class Diagnosis(NamedTuple):
         chance_mean: Mean score of positives after the rows of one side were permuted: what a score says by itself.
         chance_high: 95th percentile of that.
         positive_mean: Mean score of positives on held-out examples.
-        negative_mean: Mean score of negatives on held-out examples.
+        negative_mean: Mean score of negatives on held-out examples; NaN where there are none.
         positives: Positives of an item: fewest, median, most.
         negatives: Negatives of an item, median.
         effective_examples: Participation ratio of the training examples: how many different ones there are.
@@ -165,7 +165,6 @@ def diagnose(
     items, trained_items = (encoded(measure, collection, anchors, rows) for rows in spread)
     decide = _layer_decisions if measure.options.positives == "layer" else _example_decisions
     decisions, before = decide(measure, items), decide(measure, trained_items)
-    chance = _chance(measure, items)
     seen = [one for one in decisions if not {one[0], one[1]} & set(held_out)]
     unseen = [one for one in decisions if {one[0], one[1]} & set(held_out)]
     positive, negative, null = _calibration(key, measure, items)
@@ -173,10 +172,10 @@ def diagnose(
     positives, negatives = _balance(measure, collection.without(held_out), len(train))
     found = Diagnosis(
         task=_TASKS[measure.options.positives],
-        training=_total([one for one in before if not {one[0], one[1]} & set(held_out)], chance),
-        seen=_total(seen, chance),
-        unseen=_total(unseen, chance) if held_out else None,
-        by_source={name: _total([one for one in decisions if name in one[:2]], chance) for name in collection.sides},
+        training=_total([one for one in before if not {one[0], one[1]} & set(held_out)]),
+        seen=_total(seen),
+        unseen=_total(unseen) if held_out else None,
+        by_source={name: _total([one for one in decisions if name in one[:2]]) for name in collection.sides},
         chance_mean=float(null.mean()),
         chance_high=float(np.quantile(null, 0.95)),
         positive_mean=positive,
@@ -185,7 +184,7 @@ def diagnose(
         negatives=negatives,
         effective_examples=effective,
         twins=twins,
-        sensitivity=_sensitivity(measure, collection, held_out, anchors, spread[0], chance, refit),
+        sensitivity=_sensitivity(measure, collection, held_out, anchors, spread[0], refit),
         verdict=(),
     )
     return found._replace(verdict=tuple(verdict(found, measure)))
@@ -226,7 +225,9 @@ def verdict(found: Diagnosis, measure: ContraSim) -> list[str]:
     """
     said = []
     seen, unseen = found.seen, found.unseen
-    if seen.low <= seen.chance:
+    if not seen.total:
+        said.append("Nothing could be tested: no class has layers of two fitted sources.")
+    elif seen.low <= seen.chance:
         said.append(f"Not usable: on new examples of its own sources it is right {_told(seen)}, not above chance.")
     if unseen is None:
         said.append("No source was held out: nothing is known about models that were not fitted.")
@@ -234,8 +235,8 @@ def verdict(found: Diagnosis, measure: ContraSim) -> list[str]:
         said.append(f"Does not carry over to models that it has not seen: right {_told(unseen)}, not above chance.")
     elif unseen.high < seen.low:
         said.append(
-            f"Weaker on models that it has not seen: right {_told(unseen)}, against {_told(seen)} on those it was fitted "
-            "on. Scores of seen and unseen models must not be compared."
+            f"Weaker on models that it has not seen: right {_told(unseen)}, against {_told(seen)} on those it was "
+            "fitted on. Scores of seen and unseen models must not be compared."
         )
     else:
         said.append(f"Carries over to the model that was held out: right {_told(unseen)}; fitted models {_told(seen)}.")
@@ -243,8 +244,8 @@ def verdict(found: Diagnosis, measure: ContraSim) -> list[str]:
         said.append(f"Has learned its examples by heart in part: {_told(found.training)} on training examples.")
     if found.positive_mean <= found.chance_high:
         said.append(
-            f"Positives score {found.positive_mean:.2f}, and {found.chance_mean:.2f} with their rows permuted: the measure "
-            "does not look at which example is which."
+            f"Positives score {found.positive_mean:.2f}, and {found.chance_mean:.2f} with their rows permuted: the "
+            "measure does not look at which example is which."
         )
     if measure.options.objective in ("deep_dot", "deep_cka"):
         said.append("Fitted on positives alone: nothing keeps it from calling everything alike.")
@@ -278,32 +279,26 @@ def _layer_decisions(measure: ContraSim, items: list[Item]) -> list[Decision]:
             shared = rows[np.isin(names[rows], names[columns])]
             if a != b and len(shared):
                 best = columns[scores[np.ix_(shared, columns)].argmax(1)]
-                made.append((str(a), str(b), int((names[best] == names[shared]).sum()), len(shared)))
+                guessed = float((names[shared][:, None] == names[columns]).mean(1).sum())
+                made.append((str(a), str(b), int((names[best] == names[shared]).sum()), len(shared), guessed))
     return made
 
 
-def _example_decisions(measure: ContraSim, items: list[Item]) -> list[Decision]:
+def _example_decisions(_: ContraSim, items: list[Item]) -> list[Decision]:
     """For each row of each view the most similar row of each other view of the same class."""
     made = []
     for i, one in enumerate(items):
         for j, other in enumerate(items):
             if i != j and one.name == other.name:
                 best = np.asarray((one.z @ other.z.T).argmax(1))
-                made.append((one.source, other.source, int((best == np.arange(len(best))).sum()), len(best)))
+                made.append((one.source, other.source, int((best == np.arange(len(best))).sum()), len(best), 1.0))
     return made
 
 
-def _total(decisions: list[Decision], chance: float) -> Accuracy:
-    return wilson(sum(one[2] for one in decisions), sum(one[3] for one in decisions), chance=chance)
-
-
-def _chance(measure: ContraSim, items: list[Item]) -> float:
-    if measure.options.positives == "example":
-        return 1.0 / items[0].z.shape[0]
-    counts: dict[str, int] = {}
-    for item in items:
-        counts[item.source] = counts.get(item.source, 0) + 1
-    return float(np.mean([1.0 / count for count in counts.values()]))
+def _total(decisions: list[Decision]) -> Accuracy:
+    total = sum(one[3] for one in decisions)
+    chance = sum(one[4] for one in decisions) / total if total else 0.0
+    return wilson(sum(one[2] for one in decisions), total, chance=chance)
 
 
 def _calibration(key: jax.Array, measure: ContraSim, items: list[Item]) -> tuple[float, float, np.ndarray]:
@@ -311,8 +306,10 @@ def _calibration(key: jax.Array, measure: ContraSim, items: list[Item]) -> tuple
     z = jnp.stack([item.z for item in items])
     scores = np.asarray(set_scores(z, z, options=measure.options))
     names, sources = (np.asarray([getattr(item, field) for item in items]) for field in ("name", "source"))
-    alike = (names[:, None] == names[None]) & (sources[:, None] != sources[None])
-    apart = names[:, None] != names[None]
+    same = (names[:, None] == names[None]) & ~np.eye(len(items), dtype=bool)
+    across = same & (sources[:, None] != sources[None])
+    # A class may lie within one source: two layers of it that belong together.
+    alike, apart = across if across.any() else same, names[:, None] != names[None]
     keys = jax.random.split(key, _PERMUTATIONS)
     pairs = np.argwhere(alike)
     if measure.options.positives == "example":
@@ -320,7 +317,7 @@ def _calibration(key: jax.Array, measure: ContraSim, items: list[Item]) -> tuple
         n = z.shape[1]
         negative = float(np.mean([(one.sum() - jnp.trace(one)) / (n * (n - 1)) for one in dots]))
     else:
-        negative = float(scores[apart].mean())
+        negative = float(scores[apart].mean()) if apart.any() else float("nan")
 
     def shuffled(key: jax.Array, pair: jax.Array) -> jax.Array:
         left, right = z[pair[0]], z[pair[1]]
@@ -337,11 +334,11 @@ def _diversity(collection: Collection, train: np.ndarray) -> tuple[float, float]
     view = collection.groups[0].views[0]
     x = np.asarray(read(collection, view, train[:: max(1, len(train) // 2048)])[0, :, 0], np.float64)
     centered = x - x.mean(0)
-    unit = centered / np.maximum(np.linalg.norm(centered, axis=1, keepdims=True), 1e-12)
     gram = centered @ centered.T if len(x) < x.shape[1] else centered.T @ centered
     effective = float(np.trace(gram) ** 2 / np.maximum(np.square(gram).sum(), 1e-300))
     near = np.asarray(nearest_rows(jnp.asarray(x, jnp.float32), k=1))[:, 0]
-    return effective, float(np.mean(np.sum(unit * unit[near], axis=1) > _TWIN))
+    apart = np.linalg.norm(centered - centered[near], axis=1)
+    return effective, float(np.mean(apart <= _TWIN * np.linalg.norm(centered, axis=1)))
 
 
 def _balance(measure: ContraSim, collection: Collection, n: int) -> tuple[tuple[int, int, int], int]:
@@ -364,7 +361,6 @@ def _sensitivity(
     held_out: Sequence[str],
     anchors: np.ndarray,
     rows: np.ndarray,
-    chance: float,
     refit: Callable[[str | None], Trained] | None,
 ) -> dict[str, float]:
     """Change in accuracy where a source, or a class if there are two sources only, is left out of a shorter fit."""
@@ -381,8 +377,6 @@ def _sensitivity(
     whole, changes = decisions(None), {}
     for name in groups[:_MOST_GROUPS]:
         # Among the other sources: what is lost to all, not only to the one that was left out.
-        shares = [
-            _total([one for one in made if name not in one[:2]], chance).share for made in (decisions(name), whole)
-        ]
+        shares = [_total([one for one in made if name not in one[:2]]).share for made in (decisions(name), whole)]
         changes[name] = shares[0] - shares[1]
     return changes

@@ -29,7 +29,7 @@ Progress = Callable[[int, int], None]
 # Each example has so many hard negatives to be drawn from, as in the paper's retrieval of ten neighbors.
 _HARD = 10
 # Where training starts from a good measure and examples are few (benchmarks/results/contrasim.json).
-_DROPOUT = 0.3
+_DROPOUT = 0.5
 
 
 class Fit(NamedTuple):
@@ -76,8 +76,8 @@ def fit(
     r"""Fits a measure under which positives are alike and negatives are not.
 
     The loss is the supervised contrastive loss of the score itself. With positives="layer" the items are whole layers,
-    and the logit of two layers is :math:`\frac{1}{n \tau} \sum_i f(x_i)^T f(y_i)`; with positives="example" the items are
-    the rows of one class.
+    and the logit of two layers is :math:`\frac{1}{n \tau} \sum_i f(x_i)^T f(y_i)`; with positives="example" the items
+    are the rows of one class.
 
     Args:
         key: Random key; splits the examples, draws anchors, weights and batches.
@@ -85,8 +85,9 @@ def fit(
             At least two; rows are matched by example id.
         options: What kind of measure; ``FAITHFUL`` for the paper's.
         training: How it is trained; ``FAITHFUL_LAYERS`` and ``FAITHFUL_EXAMPLES`` for the paper's.
-        classes: Which layers belong together: ``classes(source, layer)`` names a class, or None to leave the layer out; a
-            mapping from (source, layer); by default a layer's own name, and one class where every source has one layer.
+        classes: Which layers belong together: ``classes(source, layer)`` names a class, or None to leave the layer out;
+            a mapping from (source, layer); by default a layer's own name, and one class where every source has one
+            layer.
         examples: ``examples(id)`` names the example that a row shows, where several rows of a source show one (captions
             of an image, views); one of them is drawn at each step.
         held_out: Sources that are kept from training, to tell how the measure does on models that it has not seen. By
@@ -107,7 +108,8 @@ def fit(
         UnknownNameError: If a held-out source or an option does not exist.
 
     Source:
-        arXiv 2303.16992; hyper-parameters of the released code in ``FAITHFUL``, ``FAITHFUL_LAYERS``, ``FAITHFUL_EXAMPLES``.
+        arXiv 2303.16992; hyper-parameters of the released code in ``FAITHFUL``, ``FAITHFUL_LAYERS`` and
+        ``FAITHFUL_EXAMPLES``.
 
     Differs:
         Batches are drawn at random (the released code never shuffles). The diagnosis, the relative and projected input,
@@ -169,7 +171,7 @@ def _split(
     if len(train) < 4:
         raise BadArrayError(f"contrasim has {len(train)} of {n} examples left to learn from; lower test_share.")
     if chosen is not None:
-        return Split(train, np.setdiff1d(test, chosen), chosen)
+        return Split(np.union1d(train, chosen), np.setdiff1d(test, chosen), chosen)
     num_anchors = min(options.num_anchors, max(2, len(train) // 2)) if options.input == "relative" else 0
     return Split(train, test, np.sort(order[num_test : num_test + num_anchors]))
 
@@ -217,7 +219,7 @@ def _initial(key: jax.Array, seen: Collection, split: Split, options: Options) -
     widths = {view.source: view.width for group in seen.groups for view in group.views}
     inputs = {"raw": next(iter(widths.values())), "projected": options.projection, "relative": len(split.anchors)}
     outputs = inputs["relative"] if options.residual else options.width
-    params: Params = {"trunk": encoder.init(key_trunk, (inputs[options.input], *options.hidden, outputs))}
+    params: Params = {"trunk": encoder.init(key_trunk, (inputs[options.input], *(options.hidden or ()), outputs))}
     if options.residual:
         params["trunk"][-1] = jax.tree.map(jnp.zeros_like, params["trunk"][-1])
     if options.input == "projected":
@@ -249,8 +251,8 @@ def _data(
     if seen.bytes_needed > memory_limit:
         if training.negatives == "hard":
             raise BadArrayError(
-                f"contrasim needs all layers in memory to find hard negatives: {seen.bytes_needed / 2**30:.2f} GiB, and "
-                f"memory_limit is {memory_limit / 2**30:.2f}. Raise it, or use negatives='random'."
+                f"contrasim needs all layers in memory to find hard negatives: {seen.bytes_needed / 2**30:.2f} GiB, "
+                f"and memory_limit is {memory_limit / 2**30:.2f}. Raise it, or use negatives='random'."
             )
         return lambda: parts(key, seen, prepared, split.train, limit=memory_limit, anchors=split.anchors)
     whole = table(seen, prepared, split.train, anchors=split.anchors)
@@ -289,8 +291,8 @@ def _numbers(seen: Collection, options: Options, training: Training, drop: str |
     dropout = training.anchor_dropout
     if dropout is None:
         dropout = _DROPOUT if options.residual else 0.0
-    numbers = (training.temperature, training.margin, dropout)
-    return Numbers(*map(jnp.asarray, numbers), keep)
+    temperature, margin, share = map(jnp.asarray, (training.temperature, training.margin, dropout))
+    return Numbers(temperature, margin, share, keep)
 
 
 def _standards(seen: Collection, prepared: Prepared) -> Params:

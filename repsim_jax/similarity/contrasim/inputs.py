@@ -1,6 +1,7 @@
-"""How rows of different widths and bases enter one map: as they are, projected, or by their cosines to shared anchors.
+"""How rows of different widths and bases enter one map: as they are, projected, or by cosines to shared anchors.
 
-Source: Moschella et al. 2023, "Relative representations enable zero-shot latent space communication" (arXiv 2209.15430).
+Source: Moschella et al. 2023, "Relative representations enable zero-shot latent space communication",
+arXiv 2209.15430.
 Differs: Rows and anchors are centered by the anchors' mean first, so that an offset of a whole layer changes nothing.
 """
 
@@ -35,9 +36,9 @@ def relative(
 ) -> Float[Array, "*layers n k"]:
     r"""Cosines of rows to anchors, both centered: :math:`\cos(x_i - \bar a, a_j - \bar a)`.
 
-    Does not change under rotation, translation or scaling of a layer, if its anchors change with it. With ``whiten`` the
-    cosine is taken in the metric :math:`(\Sigma + \lambda I)^{-1}` of the anchors' covariance, so that the few directions
-    that dominate many networks do not drown the others.
+    Does not change under rotation, translation or scaling of a layer, if its anchors change with it. With ``whiten``
+    the cosine is taken in the metric :math:`(\Sigma + \lambda I)^{-1}` of the anchors' covariance, so that the few
+    directions that dominate many networks do not drown the others.
 
     Args:
         x: Layers.
@@ -46,21 +47,22 @@ def relative(
         ridge: :math:`\lambda` in units of the mean variance per direction of the anchors, > 0.
 
     Returns:
-        As wide as there are anchors, whatever d is; 0 for a row that equals the anchors' mean.
+        As wide as there are anchors, whatever d is; noise for a row at the anchors' mean, which has no direction.
     """
-    mean = jnp.mean(anchors, axis=-2, keepdims=True)
+    for _ in range(2):  # one float32 pass leaves a residue of the order of eps * offset
+        mean = jnp.mean(anchors, axis=-2, keepdims=True)
+        x, anchors = x - mean, anchors - mean
     if not whiten:
-        flat = [unit_rows((side - mean).reshape(-1, side.shape[-1])).reshape(side.shape) for side in (x, anchors)]
+        flat = [unit_rows(side.reshape(-1, side.shape[-1])).reshape(side.shape) for side in (x, anchors)]
         return flat[0] @ jnp.swapaxes(flat[1], -1, -2)
     # Scaled to a mean square of one: the metric's own scale cancels, and float32 keeps its digits.
-    size = jnp.sqrt(jnp.mean(jnp.square(anchors - mean), axis=(-1, -2), keepdims=True))
+    size = jnp.sqrt(jnp.mean(jnp.square(anchors), axis=(-1, -2), keepdims=True))
     size = jnp.where(size > 0, size, 1.0)
-    x, anchors = (x - mean) / size, (anchors - mean) / size
+    x, anchors = x / size, anchors / size
     k, d = anchors.shape[-2:]
     gram = anchors @ jnp.swapaxes(anchors, -1, -2)
-    penalty = (
-        ridge * k * d / min(k - 1 or 1, d)
-    )  # k * lambda: the mean square is one, so the trace of the covariance is d
+    # k * lambda: the mean square is one, so the trace of the covariance is d.
+    penalty = ridge * k * d / min(k - 1 or 1, d)
     inverse = jnp.linalg.inv(gram + penalty * jnp.eye(k))
     products = x @ jnp.swapaxes(anchors, -1, -2)
     # Woodbury: a^T (S + l I)^-1 x = k (G + k l I)^-1 A x, without an inverse of size d.

@@ -1,4 +1,4 @@
-"""What a batch of representations is trained for: the same similarity that is reported, positives high, the rest low."""
+"""What a batch is trained for: the same similarity that is reported, high for positives, low for the rest."""
 
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
@@ -34,7 +34,6 @@ class Numbers(NamedTuple):
 
 class Batch(NamedTuple):
     """Rows of a batch, for each group and view.
-
 
     Attributes:
         arrays: (C, b, d), or (1, b, d) where one class of the group was drawn.

@@ -18,8 +18,8 @@ class Options:
 
     Attributes:
         positives: ``layer``: the same layer of different sources belongs together, over the whole set of examples (the
-            paper's layer prediction). ``example``: the same example in different sources belongs together (translations,
-            image and caption, old and new model).
+            paper's layer prediction). ``example``: the same example in different sources belongs together
+            (translations, image and caption, old and new model).
         input: ``raw``: features as they are, one width for all. ``projected``: standardized, then a linear map of each
             source's own, for sources of different widths; measures no model that it was not fitted on. ``relative``:
             cosines to anchor examples that all sources share, whatever a source's width and basis: the only input that
@@ -27,22 +27,23 @@ class Options:
         objective: ``contrasim``: supervised contrastive loss. ``max_margin``: hinge on the hardest negative.
             ``deep_dot``, ``deep_cka``: attraction of positives alone, the paper's baselines.
         similarity: ``dot`` (cosine), or ``distance`` (one minus Euclidean distance of unit vectors).
-        hidden: Widths of the hidden layers.
+        hidden: Widths of the hidden layers; by default (512, 256) as in the paper, and none for a residual measure, whose few
+            examples do not carry more than a linear map.
         width: Width of the learned space.
         projection: Width of the map of each source, for ``projected``.
         num_anchors: Anchor examples, for ``relative``; half of the training examples where that is fewer.
         whiten: Whether the cosines of ``relative`` are taken in the metric of the anchors' covariance.
         ridge: What is added to that covariance, in units of its mean variance per direction, > 0.
-        residual: Whether the map is added to its input and starts at zero, for ``relative``: an untrained measure is then
-            the mean cosine of relative representations, and training moves away from there (``width`` is then that of
-            the input). By default for positives of ``example``, where there are few examples and a good start.
+        residual: Whether the map is added to its input and starts at zero, for ``relative``: an untrained measure is
+            then the mean cosine of relative representations, and training moves away from there (``width`` is then that
+            of the input). By default for positives of ``example``, where there are few examples and a good start.
     """
 
     positives: Positives = "layer"
     input: Input = "relative"
     objective: Objective = "contrasim"
     similarity: Similarity = "dot"
-    hidden: tuple[int, ...] = (512, 256)
+    hidden: tuple[int, ...] | None = None
     width: int = 128
     projection: int = 256
     num_anchors: int = 256
@@ -55,7 +56,7 @@ class Options:
             if getattr(self, name) not in get_args(choices):
                 raise UnknownNameError.of(f"contrasim option {name}", str(getattr(self, name)), get_args(choices))
         sizes = {"width": self.width, "projection": self.projection, "num_anchors": self.num_anchors}
-        sizes |= {"hidden": min(self.hidden, default=1)}
+        sizes |= {"hidden": min(self.hidden or (), default=1)}
         for name, size in sizes.items():
             if type(size) is not int or size < 1:
                 raise BadArrayError(f"contrasim needs whole numbers >= 1 for {name}, got {getattr(self, name)!r}.")
@@ -65,7 +66,8 @@ class Options:
             raise BadArrayError(f"contrasim options: residual is for input='relative', got input={self.input!r}.")
         if not 0 < self.ridge < float("inf"):
             raise BadArrayError(f"contrasim needs ridge > 0, got {self.ridge!r}.")
-        object.__setattr__(self, "hidden", tuple(self.hidden))
+        hidden = (() if self.residual else (512, 256)) if self.hidden is None else tuple(self.hidden)
+        object.__setattr__(self, "hidden", hidden)
 
     def to_json(self) -> dict[str, Any]:
         """These options as plain values.
@@ -88,7 +90,10 @@ class Options:
         Raises:
             TypeError: If a name is not known.
         """
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        plain: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+        }
+        return cls(**plain)
 
 
 @dataclass(frozen=True)
@@ -105,13 +110,13 @@ class Training:
         temperature: Of the contrastive loss, > 0.
         margin: Of ``max_margin``, > 0.
         anchor_dropout: Share of the anchors that a step does without, for relative input, in [0, 1). By default
-            0.3 for a residual measure, which starts where it is good already, and none for others.
+            0.5 for a residual measure, which starts where it is good already, and none for others.
         negatives: ``random``, or ``hard``: half of each batch are near neighbors of the other half. For positives of
             ``example``; among layers every other layer is a negative anyway.
     """
 
     num_steps: int = 500
-    batch_size: int = 256
+    batch_size: int = 128
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
     coupled: bool = False
@@ -129,6 +134,9 @@ class Training:
         for name in positive:
             if not 0 < getattr(self, name) < float("inf"):
                 raise BadArrayError(f"contrasim training needs {name} > 0, got {getattr(self, name)!r}.")
+        for name in ("num_steps", "batch_size"):
+            if type(getattr(self, name)) is not int:
+                raise BadArrayError(f"contrasim training needs a whole number for {name}, got {getattr(self, name)!r}.")
         if self.anchor_dropout is not None and not 0 <= self.anchor_dropout < 1:
             raise BadArrayError(f"contrasim training needs anchor_dropout in [0, 1), got {self.anchor_dropout!r}.")
         if not 0 <= self.weight_decay < float("inf"):

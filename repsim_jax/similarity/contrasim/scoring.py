@@ -1,4 +1,4 @@
-"""How alike are two representations under a fitted measure? Each layer is encoded once, then all pairs are one product."""
+"""How alike are two representations under a fitted measure? Each layer is encoded once; all pairs are one product."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from repsim_jax.errors import BadArrayError, UnknownNameError
@@ -126,7 +127,7 @@ def encode_layers(
     names = [f"{name}[{i}]" if len(layers) > 1 else name for i in range(len(layers))]
     if not names:
         raise BadArrayError("contrasim needs at least one layer, got none.")
-    checked = checked_layers(layers, operation="contrasim", min_rows=2, names=names, shift_invariant=False)
+    checked = checked_layers(layers, operation="contrasim", min_rows=2, names=names, as_is=True)
     which = [None] * len(checked)
     if measure.options.input == "raw":
         _check_widths(measure, checked, names)
@@ -143,12 +144,12 @@ def encode_layers(
 
 
 def _encoded(measure: ContraSim, states: list[Any], which: list[Any]) -> jax.Array:
-    parts: list[tuple[Any, jax.Array]] = []
+    parts: list[tuple[np.ndarray, jax.Array]] = []
     for source in dict.fromkeys(which):
         places = [i for i, one in enumerate(which) if one == source]
         for where, (x, by) in stacked([states[i] for i in places]):
             z = _encode(measure.params, x, by, source=source, options=measure.options)
-            parts.append((jnp.asarray(places)[where], z))
+            parts.append((np.asarray(places)[where], z))
     return in_layer_order(parts)
 
 
@@ -182,7 +183,7 @@ def _checked_anchors(
             "anchors_y. Their ids are measure.anchor_ids."
         )
     titles = [f"the anchors of {name}" for name in names]
-    checked = checked_layers(anchors, operation="contrasim", min_rows=2, names=titles, shift_invariant=False)
+    checked = checked_layers(anchors, operation="contrasim", min_rows=2, names=titles, as_is=True)
     for x, a, name in zip(layers, checked, names, strict=True):
         if a.shape != (k, x.shape[1]):
             raise BadArrayError(

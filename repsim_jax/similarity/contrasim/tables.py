@@ -8,12 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from repsim_jax.activations.layers import Layers
 from repsim_jax.similarity.contrasim.collection import Collection, View
 from repsim_jax.similarity.contrasim.inputs import Standard, relative, standard, standardized
 from repsim_jax.similarity.contrasim.objectives import Table
 from repsim_jax.similarity.contrasim.options import Options
-from repsim_jax.similarity.inputs import checked_layers
 
 # Parts of data that do not fit into memory: how many are drawn from together, so that neighbors on disk are mixed.
 _BLOCKS_AT_ONCE = 4
@@ -79,7 +77,7 @@ def prepare(x: jax.Array, by: jax.Array | Standard | None, *, options: Options) 
 
 
 def read(collection: Collection, view: View, examples: np.ndarray) -> jax.Array:
-    """Layers of some examples, checked.
+    """Layers of some examples; ``collect`` has checked their values.
 
     Args:
         collection: The sources.
@@ -87,21 +85,11 @@ def read(collection: Collection, view: View, examples: np.ndarray) -> jax.Array:
         examples: Their numbers.
 
     Returns:
-        (C, examples, variants, d) float32.
-
-    Raises:
-        BadArrayError: If a layer holds NaN or infinity, or is constant; the message names it.
+        (C, examples, variants, d) float32; offset and scale as they are.
     """
     side, rows = collection.sides[view.source], collection.rows[view.source][examples]
-    return jnp.stack([_checked(side, layer, rows) for layer in view.layers])
-
-
-def _checked(side: Layers, layer: str, rows: np.ndarray) -> jax.Array:
-    array = side.read(layer, rows.ravel())
-    (checked,) = checked_layers(
-        [array], operation="contrasim", min_rows=2, names=[f"layer {layer!r} of {side.name}"], shift_invariant=False
-    )
-    return checked.reshape(*rows.shape, -1).astype(jnp.float32)
+    arrays = [jnp.asarray(side.read(layer, rows.ravel()), jnp.float32) for layer in view.layers]
+    return jnp.stack(arrays).reshape(len(arrays), *rows.shape, -1)
 
 
 def table(collection: Collection, prepared: Prepared, examples: np.ndarray, *, anchors: np.ndarray) -> Table:
@@ -154,8 +142,9 @@ def parts(
         Tables of several runs of neighboring examples, in random order.
     """
     row_bytes = max(1, collection.bytes_needed // max(len(collection.ids), 1))
+    longest = max(1, len(train) // _BLOCKS_AT_ONCE)
     # Four copies in flight: as read and as prepared, of this part and of the next.
-    size = int(np.clip(limit // (4 * row_bytes * _BLOCKS_AT_ONCE), 2, max(2, len(train) // _BLOCKS_AT_ONCE)))
+    size = int(np.clip(limit // (4 * row_bytes * _BLOCKS_AT_ONCE), min(2, longest), longest))
     chosen = _runs(key, len(train), size)
     with ThreadPoolExecutor(1) as reader:
         ahead = reader.submit(lambda: table(collection, prepared, train[next(chosen)], anchors=anchors))

@@ -1,0 +1,236 @@
+"""``repsim contrasim benchmark``: the paper's three benchmarks, on real models and data, into one table each."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from repsim_jax.activations.store import Store
+    from repsim_jax.data.sources import Source
+    from repsim_jax.evaluation.contests import Standing
+
+_IMAGE_MODELS = {"clip-vit-b16": "block_11", "vit-s14-saliency": "block_11", "efficientnet-lite0": "block_15"}
+_TEXT_MODELS = {"minilm-l6": "block_5", "multilingual-e5-small": "block_11", "use-multilingual": "sentence"}
+_LANGUAGES = {
+    # USE was not trained on Czech and Swedish, and is asked about them all the same.
+    "multilingual-e5-small": ("block_2", "block_5", "block_8", "block_11"),
+    "use-multilingual": ("dense_1", "sentence"),
+}
+_CODES = ("en", "de", "fr", "ru", "zh", "ar", "es", "tr", "cs", "sv")
+_FILES = {
+    "layers-cifar10": ("cifar10_jpeg.parquet",),
+    "layers-language": ("ptb_wsj_sample.parquet", "tatoeba.parquet"),
+    "languages": ("pud_parallel_10lang.parquet",),
+    "captions": ("flickr8k_700.parquet", "coco_mini.parquet"),
+}
+CONTESTS = ("layers-digits", *_FILES)
+
+
+def benchmark(
+    data: Annotated[
+        Path | None, typer.Option(help="Folder with cifar10_jpeg.parquet and the others; without it: digits alone.")
+    ] = None,
+    only: Annotated[
+        str | None, typer.Option(help=f"Comma-separated, of: {', '.join(CONTESTS)}. By default all there is data for.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for trained networks, layers and tables; resumed.")] = Path(
+        "out/contrasim"
+    ),
+    results: Annotated[Path | None, typer.Option(help="Also write the JSON tables here (benchmarks/results).")] = None,
+    models: Annotated[int, typer.Option(min=6, help="Networks that differ in their seed, for layer prediction.")] = 12,
+    steps: Annotated[int, typer.Option(min=1, help="Updates of each learned measure.")] = 200,
+    seed: Annotated[int, typer.Option(help="Of splits, fits, trials and intervals.")] = 0,
+) -> None:
+    """Which measure finds what belongs together? Layers of other seeds, translations, images and captions.
+
+    Every learned measure is asked about models that it was fitted on, and about models that it has not seen; every
+    measure gets the same examples, with random and with hard alternatives, at several numbers of examples.
+
+    \b
+    repsim contrasim benchmark --models 6 --steps 50                        # digits, a few minutes
+    repsim contrasim benchmark --data ../shared/data                        # all; hours on two cores
+    repsim contrasim benchmark --data ../shared/data --only captions --results benchmarks/results
+    """
+    for name in _chosen(only, data):
+        with _telling(name) as told:
+            standings = _run(name, data, out, models, steps, seed, told)
+        _write(name, standings, out, results, {"models": models, "steps": steps, "seed": seed})
+        _show(name, standings)
+
+
+def _chosen(only: str | None, data: Path | None) -> list[str]:
+    from repsim_jax.errors import FileError, UnknownNameError
+
+    names = list(CONTESTS) if only is None else [one.strip() for one in only.split(",") if one.strip()]
+    for name in names:
+        if name not in CONTESTS:
+            raise UnknownNameError.of("contest", name, CONTESTS)
+    if only is None and data is None:
+        return ["layers-digits"]
+    for name in names:
+        for file in _FILES.get(name, ()):
+            if data is None or not (data / file).is_file():
+                raise FileError(data or file, f"{name} needs {file}: name its folder with --data, or leave {name} out.")
+    return names
+
+
+def _run(
+    name: str, data: Path | None, out: Path, models: int, steps: int, seed: int, told: Callable[[str], None]
+) -> "list[Standing]":
+    folder = data or Path()
+    if name.startswith("layers-"):
+        from repsim_jax.evaluation.contests import layers
+
+        titles = {"digits": "layers of digits networks", "cifar10": "layers of CIFAR-10 networks (lossy JPEG)"}
+        kind = name.removeprefix("layers-")
+        stores = _population(kind, folder, out / kind, models, seed, told)
+        title = titles.get(kind, "layers of language models")
+        return layers(title, stores, seed=seed, steps=steps, on_progress=told)
+    return (_languages if name == "languages" else _captions)(folder, out, steps, seed, told)
+
+
+def _population(
+    kind: str, data: Path, out: Path, models: int, seed: int, told: Callable[[str], None]
+) -> "dict[str, Store]":
+    from repsim_jax.evaluation.populations import image_networks, language_models
+
+    def on_progress(name: str, done: int, total: int) -> None:
+        told(f"training {kind} network {name}: step {done} of {total}")
+
+    if kind == "language":
+        return language_models(out, data=data, num_models=models, seed=seed, on_progress=on_progress)
+    source = "digits" if kind == "digits" else data / "cifar10_jpeg.parquet"
+    return image_networks(out, data=source, num_models=models, seed=seed, on_progress=on_progress)
+
+
+def _languages(data: Path, out: Path, steps: int, seed: int, told: Callable[[str], None]) -> "list[Standing]":
+    from repsim_jax.data import open_source
+    from repsim_jax.evaluation.contests import languages
+
+    made: list[Standing] = []
+    others: dict[str, Any] = {}
+    file = data / "pud_parallel_10lang.parquet"
+    for model, layers in _LANGUAGES.items():
+        stores = {
+            code: _layers(
+                model, open_source(file, column=code, id_column="sent_id"), out / "pud" / f"{model}.{code}.store"
+            )
+            for code in _CODES
+        }
+        lines, fitted = languages(
+            f"translations under {model}",
+            stores,
+            layers=layers,
+            elsewhere=others,
+            seed=seed,
+            steps=steps,
+            on_progress=told,
+        )
+        made, others = made + lines, fitted
+    return made
+
+
+def _captions(data: Path, out: Path, steps: int, seed: int, told: Callable[[str], None]) -> "list[Standing]":
+    from repsim_jax.evaluation.contests import captions
+    from repsim_jax.evaluation.contests.captions import paired
+
+    pairs = []
+    for name, file, column in (("flickr8k", "flickr8k_700.parquet", "file"), ("coco", "coco_mini.parquet", "id")):
+        images, texts = _images_and_captions(data / file, column)
+        stored = [
+            {model: (_layers(model, source, out / name / f"{model}.store"), layer) for model, layer in models.items()}
+            for models, source in ((_IMAGE_MODELS, images), (_TEXT_MODELS, texts))
+        ]
+        pairs.append(paired(*stored, example=lambda one: one.rpartition("#")[0]))
+    return captions(pairs[0], elsewhere=pairs[1], seeds=(seed,), steps=steps, on_progress=told)
+
+
+def _images_and_captions(file: Path, id_column: str) -> "tuple[Source, Source]":
+    """The captioned images of a table, and their captions, with ids "image#k"."""
+    import io
+
+    import pyarrow.parquet
+
+    from repsim_jax.data.sources import Source
+
+    table = pyarrow.parquet.read_table(file, columns=[id_column, "jpeg", "captions"]).to_pylist()
+    rows = [row for row in table if row["captions"]]
+    ids = tuple(str(row[id_column]) for row in rows)
+    spoken = [
+        (f"{one}#{k}", text) for one, row in zip(ids, rows, strict=True) for k, text in enumerate(row["captions"])
+    ]
+
+    def image(i: int) -> Any:
+        from PIL import Image
+
+        return Image.open(io.BytesIO(rows[i]["jpeg"])).convert("RGB")
+
+    return (
+        Source(file.name, "image", ids, image),
+        Source(file.name, "text", tuple(one for one, _ in spoken), lambda i: spoken[i][1]),
+    )
+
+
+def _layers(model: str, source: "Source", out: Path) -> "Store":
+    """The layers of a model over a source; a finished store of the same examples is taken as it is."""
+    from repsim_jax.activations.extract import recorded
+    from repsim_jax.activations.store import open_store
+    from repsim_jax.cli.extract import extracted
+    from repsim_jax.errors import StoreMismatchError
+
+    begun = recorded(out) if out.exists() else None
+    if begun is None or not begun.finished:
+        return extracted(model, source, out)
+    store = open_store(out)
+    if store.ids != source.ids or store.metadata.get("model") not in (model, None):
+        raise StoreMismatchError(
+            out, f"holds other examples than {source.name}, or another model. Choose another --out."
+        )
+    return store
+
+
+@contextmanager
+def _telling(name: str) -> Iterator[Callable[[str], None]]:
+    from rich.console import Console
+
+    from repsim_jax.report.text import styled
+
+    console = Console(stderr=True)
+    with console.status(name) as status:
+        yield lambda line: status.update(styled(line))
+
+
+def _write(
+    name: str, standings: "Iterable[Standing]", out: Path, results: Path | None, settings: dict[str, Any]
+) -> None:
+    import json
+
+    from repsim_jax.activations.durable import replace_file
+    from repsim_jax.cli.provenance import provenance
+
+    lines = [one.to_json() for one in standings]
+    document = {"benchmark": f"contrasim {name}", **provenance(), "settings": settings, "standings": lines}
+    for folder in (out, *([results] if results is not None else [])):
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"contrasim_{name.replace('-', '_')}.json"
+        replace_file(path, (json.dumps(document, indent=1, allow_nan=False) + "\n").encode())
+
+
+def _show(name: str, standings: "list[Standing]") -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=name, box=box.SIMPLE_HEAD, title_justify="left")
+    for column in ("contest", "measure", "fitted on", "alternatives", "n", "right", "95 % interval", "chance"):
+        table.add_column(column, justify="right" if column in ("n", "right", "chance") else "left")
+    for one in sorted(standings, key=lambda one: (one.contest, one.negatives, one.size, -one.interval.mean)):
+        between = f"{one.interval.low:.3f} to {one.interval.high:.3f}"
+        table.add_row(
+            one.contest, one.contestant, one.trained_on, one.negatives, str(one.size),
+            f"{one.interval.mean:.3f}", between, f"{one.chance:.3f}",
+        )  # fmt: skip
+    Console(highlight=False).print(table)
