@@ -82,13 +82,13 @@ def _run(
 ) -> "list[Standing]":
     folder = data or Path()
     if name.startswith("layers-"):
-        from repsim_jax.evaluation.contests import layers
+        from repsim_jax.evaluation.contests import layer_contest
 
         titles = {"digits": "layers of digits networks", "cifar10": "layers of CIFAR-10 networks (lossy JPEG)"}
         kind = name.removeprefix("layers-")
         stores = _population(kind, folder, out / kind, models, seed, told)
         title = titles.get(kind, "layers of language models")
-        return layers(title, stores, seed=seed, steps=steps, on_progress=told)
+        return layer_contest(title, stores, seed=seed, steps=steps, on_progress=told)
     return (_languages if name == "languages" else _captions)(folder, out, steps, seed, told)
 
 
@@ -108,7 +108,7 @@ def _population(
 
 def _languages(data: Path, out: Path, steps: int, seed: int, told: Callable[[str], None]) -> "list[Standing]":
     from repsim_jax.data import open_source
-    from repsim_jax.evaluation.contests import languages
+    from repsim_jax.evaluation.contests import language_contest
 
     made: list[Standing] = []
     others: dict[str, Any] = {}
@@ -120,7 +120,7 @@ def _languages(data: Path, out: Path, steps: int, seed: int, told: Callable[[str
             )
             for code in _CODES
         }
-        lines, fitted = languages(
+        lines, fitted = language_contest(
             f"translations under {model}",
             stores,
             layers=layers,
@@ -134,7 +134,7 @@ def _languages(data: Path, out: Path, steps: int, seed: int, told: Callable[[str
 
 
 def _captions(data: Path, out: Path, steps: int, seed: int, told: Callable[[str], None]) -> "list[Standing]":
-    from repsim_jax.evaluation.contests import captions
+    from repsim_jax.evaluation.contests import caption_contest
     from repsim_jax.evaluation.contests.captions import paired
 
     pairs = []
@@ -145,7 +145,7 @@ def _captions(data: Path, out: Path, steps: int, seed: int, told: Callable[[str]
             for models, source in ((_IMAGE_MODELS, images), (_TEXT_MODELS, texts))
         ]
         pairs.append(paired(*stored, example=lambda one: one.rpartition("#")[0]))
-    return captions(pairs[0], elsewhere=pairs[1], seeds=(seed,), steps=steps, on_progress=told)
+    return caption_contest(pairs[0], elsewhere=pairs[1], seeds=(seed,), steps=steps, on_progress=told)
 
 
 def _images_and_captions(file: Path, id_column: str) -> "tuple[Source, Source]":

@@ -4,13 +4,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from repsim_jax.evaluation.contests.captions import captions
-    from repsim_jax.evaluation.contests.languages import languages
-    from repsim_jax.evaluation.contests.layers import layers
+    from repsim_jax.evaluation.contests.captions import caption_contest
+    from repsim_jax.evaluation.contests.languages import language_contest
+    from repsim_jax.evaluation.contests.layers import layer_contest
     from repsim_jax.evaluation.contests.standings import Standing
 
-_HOME = {"Standing": "standings", "captions": "captions", "languages": "languages", "layers": "layers"}
-__all__ = ["Standing", "captions", "languages", "layers"]
+_HOME = {
+    "Standing": "standings",
+    "caption_contest": "captions",
+    "language_contest": "languages",
+    "layer_contest": "layers",
+}
+__all__ = ["Standing", "caption_contest", "language_contest", "layer_contest"]
 
 
 def __getattr__(name: str) -> Any:

@@ -66,7 +66,7 @@ def paired(
     )
 
 
-def captions(
+def caption_contest(
     data: Paired,
     *,
     elsewhere: Paired | None = None,
@@ -99,7 +99,7 @@ def captions(
         BadArrayError: If there are fewer than two image or text models, so that none could be kept unseen.
     """
     if min(len(data.images), len(data.texts)) < 2:
-        raise BadArrayError("captions needs two image models and two text models at least, to keep some unseen.")
+        raise BadArrayError("caption_contest needs two image models and two text models at least, to keep some unseen.")
     contests = {"captions": Answers("image and caption", SIZES, seed=0)}
     if elsewhere is not None:
         contests["elsewhere"] = Answers("image and caption, other data set", {8: 4}, seed=0)

@@ -17,7 +17,7 @@ SIZES = {8: 1, 64: 2}
 _FITS = (("en", "de"), ("fr", "zh"), ("ru", "tr"))
 
 
-def languages(
+def language_contest(
     contest: str,
     stores: Mapping[str, Store],
     *,

@@ -65,7 +65,7 @@ class _Entry(NamedTuple):
     is_cosine: bool
 
 
-def layers(
+def layer_contest(
     contest: str,
     stores: Mapping[str, Store],
     *,
@@ -102,7 +102,9 @@ def layers(
     """
     names = list(stores)
     if len(names) < max(_FEWEST_MODELS, 2 * num_folds):
-        raise BadArrayError(f"layers needs at least {max(_FEWEST_MODELS, 2 * num_folds)} networks, got {len(names)}.")
+        raise BadArrayError(
+            f"layer_contest needs at least {max(_FEWEST_MODELS, 2 * num_folds)} networks, got {len(names)}."
+        )
     data = np.stack([[store.read(layer).astype(np.float32) for layer in store.layers] for store in stores.values()])
     generator = np.random.default_rng(seed)
     folds = _folds(generator, len(names), data.shape[2], num_folds, num_anchors)
