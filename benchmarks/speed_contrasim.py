@@ -6,7 +6,9 @@ of one layer and one model by itself; scoring encodes both sides again for every
 same examples and every loss can be compared; theirs finds its batch cut out already. Runs alternate, ours and theirs,
 in two processes; the ratio is theirs / ours, pair by pair: above 1 means that we are faster. ``*_rival_batched`` and
 ``*_rival_once`` compare with torch as one would write it for speed. Compilation is left out of the ratios; the first
-call stands beside them. Streaming (``_contrasim_streaming.py``) runs in processes that tell their peak memory.
+call stands beside them. On a machine that is busy otherwise, torch's threads wait for each other, and the ratio is too
+kind to us: run it there on one core (``taskset -c 0 python ...``), as ``threads`` in the result tells. Streaming
+(``_contrasim_streaming.py``) runs in processes that tell their peak memory.
 """
 
 import argparse
@@ -275,11 +277,12 @@ def sweep_results(rival: subprocess.Popen[str], folder: Path) -> dict[str, list[
     return found
 
 
-def draw(sweeps: dict[str, list[dict[str, object]]], path: Path) -> None:
+def draw(sweeps: dict[str, list[dict[str, object]]], threads: int, path: Path) -> None:
     """Writes the sweeps as a picture.
 
     Args:
         sweeps: From ``sweep_results``.
+        threads: Of each side.
         path: The PNG file.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -302,9 +305,8 @@ def draw(sweeps: dict[str, list[dict[str, object]]], path: Path) -> None:
         axis.grid(True, which="major", alpha=0.3)
     axes[0].set_ylabel("training step (ms), lower is better")
     axes[0].legend(frameon=False)
-    figure.suptitle(
-        f"ContraSim, one step of layer prediction: medians of {sweeps['layers'][0]['rounds']} rounds, 2 cores"
-    )
+    rounds = sweeps["layers"][0]["rounds"]
+    figure.suptitle(f"ContraSim, one step of layer prediction: medians of {rounds} rounds, threads: {threads}, CPU")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
 
@@ -356,7 +358,7 @@ def main() -> None:
             sweeps = sweep_results(rival, folder)
             rival.stdin.close()
         streaming = streaming_results(folder)
-    draw(sweeps, ROOT / "docs" / "pictures" / "contrasim-cost.png")
+    draw(sweeps, threads, ROOT / "docs" / "pictures" / "contrasim-cost.png")
     settings = {"encoder": list(SIZES), "threads": threads, "sweep_base": {**BASE, "features": WIDTH}}
     path = record(
         "speed_contrasim",
