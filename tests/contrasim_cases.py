@@ -1,4 +1,4 @@
-"""Small made-up networks for the tests of ContraSim: what their layers share is known, and so is what a measure must find."""
+"""Small made-up networks for the tests of ContraSim: what their layers share is known."""
 
 from typing import Any
 

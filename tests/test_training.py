@@ -1,12 +1,14 @@
 """The training loop does what plain gradient descent in NumPy does, and refuses what it cannot do."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from repsim_jax.training import train
+from repsim_jax.training import minimize, train
 
 X = np.random.default_rng(0).standard_normal((32, 4)).astype(np.float32)
 Y = X @ np.array([1.0, -2.0, 0.5, 3.0], np.float32)
@@ -83,3 +85,73 @@ def test_a_noisy_loss_gets_a_key_of_its_own_at_each_step():
     first, again = (train(jax.random.key(0), jnp.zeros(4), noisy, (X, Y), **options).losses for _ in range(2))
     assert len(np.unique(first)) == 60
     np.testing.assert_array_equal(first, again)
+
+
+def whole(key, params, part):
+    return loss(params, part)
+
+
+def test_minimize_is_gradient_descent_step_by_step():
+    found = minimize(
+        jax.random.key(3), jnp.zeros(4), whole, itertools.repeat((X, Y)), optimizer=optax.sgd(0.1), num_steps=60
+    )
+    weights, losses = np.zeros(4), []
+    for _ in range(60):
+        residual = X @ weights - Y
+        losses.append(np.mean(residual**2))
+        weights = weights - 0.1 * 2 * X.T @ residual / 32
+    np.testing.assert_allclose(found.params, weights, atol=1e-5)
+    np.testing.assert_allclose(found.losses, losses, rtol=1e-4, atol=1e-8)
+
+
+def test_minimize_takes_parts_in_turn_and_no_more_than_it_needs():
+    taken = []
+
+    def data():
+        for number in itertools.count():
+            taken.append(number)
+            yield jnp.asarray(float(number))
+
+    found = minimize(
+        jax.random.key(0), jnp.zeros(()), lambda key, params, part: part + 0 * params,
+        data(), optimizer=optax.sgd(0.1), num_steps=120,
+    )  # fmt: skip
+    np.testing.assert_array_equal(found.losses, np.repeat([0.0, 1.0, 2.0], [50, 50, 20]))
+    assert taken == [0, 1, 2]
+
+
+def test_minimize_gives_each_step_a_key_of_its_own():
+    def noisy(key, params, part):
+        return jax.random.uniform(key) + 0 * params
+
+    options = {"optimizer": optax.sgd(0.1), "num_steps": 60}
+    losses = [
+        minimize(jax.random.key(seed), jnp.zeros(()), noisy, itertools.repeat(None), **options).losses
+        for seed in (0, 0, 1)
+    ]
+    assert len(np.unique(losses[0])) == 60
+    np.testing.assert_array_equal(losses[0], losses[1])
+    assert not np.array_equal(losses[0], losses[2])
+
+
+def test_minimize_tells_progress_to_the_end_and_compiles_once():
+    told, traced, optimizer = [], [], optax.sgd(0.1)
+
+    def counted(key, params, part):
+        traced.append(None)
+        return loss(params, part)
+
+    for seed in range(2):
+        minimize(
+            jax.random.key(seed), jnp.full(4, float(seed)), counted, itertools.repeat((X + seed, Y)),
+            optimizer=optimizer, num_steps=100, on_progress=lambda *said: told.append(said),
+        )  # fmt: skip
+    assert told == [(50, 100), (100, 100)] * 2
+    assert len(traced) == 1
+
+
+def test_minimize_refuses_no_steps_and_data_that_end_too_early():
+    with pytest.raises(ValueError, match="num_steps >= 1, got 0"):
+        minimize(jax.random.key(0), jnp.zeros(4), whole, iter([]), optimizer=optax.sgd(0.1), num_steps=0)
+    with pytest.raises(ValueError, match="ran out of data after 50 of 120 steps"):
+        minimize(jax.random.key(0), jnp.zeros(4), whole, iter([(X, Y)]), optimizer=optax.sgd(0.1), num_steps=120)

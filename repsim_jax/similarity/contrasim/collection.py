@@ -259,7 +259,7 @@ def check(collection: Collection, options: Options) -> None:
     groups, n = collection.groups, len(collection.ids)
     lonely = [name for group in groups if len(group.views) < 2 for name in group.classes]
     if not groups:
-        raise BadArrayError("contrasim has no class to learn from: every layer was left out, by classes= or held_out=.")
+        raise BadArrayError("contrasim has nothing to learn from: classes= or held_out= leave no class of two layers.")
     if lonely:
         some = ", ".join(map(repr, lonely[:5]))
         raise BadArrayError(

@@ -263,7 +263,6 @@ def _data(
     return lambda: itertools.repeat(whole)
 
 
-@lru_cache(maxsize=16)
 def optimizer_of(training: Training) -> optax.GradientTransformation:
     """Adam as ``training`` wants it; the same object for the same numbers, so that a program compiles once.
 
@@ -273,11 +272,16 @@ def optimizer_of(training: Training) -> optax.GradientTransformation:
     Returns:
         From optax.
     """
-    rate = training.learning_rate
-    schedule = optax.cosine_decay_schedule(rate, training.num_steps) if training.schedule == "cosine" else rate
-    if training.coupled:
-        return optax.chain(optax.add_decayed_weights(training.weight_decay), optax.adam(schedule))
-    return optax.adamw(schedule, weight_decay=training.weight_decay)
+    falls_for = training.num_steps if training.schedule == "cosine" else 0
+    return _adam(training.learning_rate, falls_for, training.weight_decay, training.coupled)
+
+
+@lru_cache(maxsize=16)
+def _adam(rate: float, falls_for: int, decay: float, coupled: bool) -> optax.GradientTransformation:
+    schedule = optax.cosine_decay_schedule(rate, falls_for) if falls_for else rate
+    if coupled:
+        return optax.chain(optax.add_decayed_weights(decay), optax.adam(schedule))
+    return optax.adamw(schedule, weight_decay=decay)
 
 
 def _numbers(seen: Collection, options: Options, training: Training, drop: str | None) -> Numbers:
