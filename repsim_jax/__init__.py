@@ -21,6 +21,7 @@ __all__ = [
     "errors",
     "evaluation",
     "linalg",
+    "losses",
     "pretrained",
     "report",
     "similarity",
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from repsim_jax import errors as errors
     from repsim_jax import evaluation as evaluation
     from repsim_jax import linalg as linalg
+    from repsim_jax import losses as losses
     from repsim_jax import pretrained as pretrained
     from repsim_jax import report as report
     from repsim_jax import similarity as similarity
