@@ -27,8 +27,8 @@ class Options:
         objective: ``contrasim``: supervised contrastive loss. ``max_margin``: hinge on the hardest negative.
             ``deep_dot``, ``deep_cka``: attraction of positives alone, the paper's baselines.
         similarity: ``dot`` (cosine), or ``distance`` (one minus Euclidean distance of unit vectors).
-        hidden: Widths of the hidden layers; by default (512, 256) as in the paper, and none for a residual measure, whose few
-            examples do not carry more than a linear map.
+        hidden: Widths of the hidden layers; by default (512, 256) as in the paper, and none for a residual measure,
+            whose few examples do not carry more than a linear map.
         width: Width of the learned space.
         projection: Width of the map of each source, for ``projected``.
         num_anchors: Anchor examples, for ``relative``; half of the training examples where that is fewer.
