@@ -60,7 +60,7 @@ class ImageRecipe:
 
 
 DIGITS = ImageRecipe((32,) * 6, (1, 2, 1, 1, 1, 1), 64, 1197, 600, 300, 64, 3e-3, 1e-4, 1.0, False)
-CIFAR10 = ImageRecipe((64,) * 8, (2, 1, 2, 1, 1, 1, 1, 1), 128, 25_000, 3_000, 3_600, 32, 1e-3, 1e-3, 2**0.5, True)
+CIFAR10 = ImageRecipe((64,) * 8, (2, 1, 2, 1, 1, 1, 1, 1), 128, 25_000, 3_000, 1_500, 32, 1e-3, 1e-3, 2**0.5, True)
 
 
 class Images(NamedTuple):
