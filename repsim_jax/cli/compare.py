@@ -218,9 +218,12 @@ def _check_options(inputs: tuple[str, str], examples: _Examples) -> None:
 
 
 def named(spec: str) -> tuple[str | None, str]:
-    """Takes NAME=PATH apart; a path that is there is a path, whatever is in it."""
-    name, equals, path = spec.partition("=")
-    return (name, path) if equals and name and path and not Path(spec).exists() else (None, spec)
+    """Takes NAME=PATH apart where such a path is there; what is there as a whole is a path, whatever is in it."""
+    if Path(spec).exists():
+        return None, spec
+    parts = spec.split("=")
+    cuts = [("=".join(parts[:k]), "=".join(parts[k:])) for k in range(1, len(parts))]
+    return next(((name, path) for name, path in cuts if name and path and Path(path).exists()), (None, spec))
 
 
 def _is_model(spec: str) -> bool:

@@ -23,3 +23,10 @@ def test_the_tour_passes_the_new_seed_and_fails_the_shuffled_labels(tmp_path: Pa
     assert min(accuracies[:2]) > 90 > 30 > accuracies[2]
     assert len(open_store(tmp_path / "seed-1.store").ids) == 597
     assert load_policy(tmp_path / "policy.toml").min_examples == 500
+    ours, paper = (re.search(rf"ContraSim, {name}.* (\d+)% of 96", result.output) for name in ("relative", "as in"))
+    assert ours is not None
+    assert paper is not None
+    assert int(ours[1]) > int(paper[1]) + 20
+    for told in ("The learned measure: ", "Two networks that it has not seen: "):
+        (line,) = (line for line in result.output.splitlines() if line.startswith(told))
+        assert Path(line.removeprefix(told)).read_text().startswith("<!doctype html>")

@@ -9,8 +9,10 @@ from comparisons import made_up
 from hypothesis import given
 from hypothesis import strategies as st
 
+from repsim_jax import similarity
 from repsim_jax.errors import PolicyError, RepsimError
 from repsim_jax.evaluation import GateResult, check, load_policy
+from repsim_jax.evaluation.gate import LEARNED as LEARNED_NAMES
 
 LAYERS = ("block_0", "block_1", "head")
 VALUES = np.array([[0.95, 0.5, 0.1], [0.5, 0.85, 0.2], [0.1, 0.2, 0.99]])
@@ -146,6 +148,31 @@ def test_bytes_that_are_not_text_are_an_error(tmp_path: Path):
 def test_a_rule_about_what_was_not_measured_is_an_error(tmp_path: Path, rule: str, reason: str):
     with pytest.raises(PolicyError, match=reason):
         check(COMPARISON, load_policy(written(tmp_path, f"[[rule]]\n{rule}")))
+
+
+LEARNED = replace(COMPARISON, measures=("contrasim",))
+
+
+def test_a_learned_measure_is_judged_like_any_other(tmp_path: Path):
+    policy = load_policy(written(tmp_path, '[[rule]]\nmeasure = "contrasim"\nmin = 0.9'))
+    assert [one.layer_a for one in check(LEARNED, policy).findings] == ["block_1"]
+    best = load_policy(written(tmp_path, '[[rule]]\nmeasure = "contrasim"\nmin = 0.8\npairs = "best"'))
+    assert check(LEARNED, best).passed
+    with pytest.raises(PolicyError, match="outside -1 to 1, the range of contrasim"):
+        load_policy(written(tmp_path, '[[rule]]\nmeasure = "contrasim"\nmin = -2'))
+
+
+def test_nothing_rests_on_a_learned_measure_that_was_not_computed_or_is_in_doubt(tmp_path: Path):
+    policy = load_policy(written(tmp_path, '[[rule]]\nmeasure = "contrasim"\nmin = 0.1'))
+    with pytest.raises(PolicyError, match="asks for contrasim, which was not computed"):
+        check(COMPARISON, policy)
+    doubtful = replace(LEARNED, settings={"doubts": {"contrasim": "it was fitted without a diagnosis"}})
+    with pytest.raises(PolicyError, match="nothing can rest on it: it was fitted without a diagnosis"):
+        check(doubtful, policy)
+
+
+def test_every_learned_measure_of_the_gate_is_registered():
+    assert [similarity.measure(name).learned for name in LEARNED_NAMES] == [True] * len(LEARNED_NAMES)
 
 
 def test_a_layer_whose_name_looks_like_a_glob_is_judged(tmp_path: Path):
