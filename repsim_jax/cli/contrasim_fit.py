@@ -59,7 +59,7 @@ def fit(
     ] = None,
     no_held_out: Annotated[bool, typer.Option("--no-held-out", help="Train on all sources.")] = False,
     steps: Annotated[int | None, typer.Option(min=1, help="Updates. [500]")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=2, help="Examples per update. [256]")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=2, help="Examples per update. [128]")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Of Adam. [0.001]")] = None,
     temperature: Annotated[float | None, typer.Option(help="Of the contrastive loss. [0.2]")] = None,
     anchors: Annotated[int | None, typer.Option(min=2, help="Anchor examples of relative input. [256]")] = None,
@@ -122,7 +122,9 @@ def _kind(choices: _Choices) -> "tuple[Options, Training]":
     said = choices._asdict()
     shape = {name: said[name] for name in ("positives", "input", "objective", "similarity") if said[name] is not None}
     shape |= {} if choices.anchors is None else {"num_anchors": choices.anchors}
-    options = replace(contrasim.FAITHFUL if choices.faithful else contrasim.Options(), residual=None, **shape)
+    # What follows from other options is settled anew.
+    start = contrasim.FAITHFUL if choices.faithful else contrasim.Options()
+    options = replace(start, hidden=None, residual=None, **shape)
     by_layer = options.positives == "layer"
     faithful = contrasim.FAITHFUL_LAYERS if by_layer else contrasim.FAITHFUL_EXAMPLES
     numbers = ("num_steps", "batch_size", "learning_rate", "temperature", "negatives")

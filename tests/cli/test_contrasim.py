@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from repsim_jax.activations import StoreWriter
 from repsim_jax.activations.layers import Layers
 from repsim_jax.cli import app
-from repsim_jax.similarity.contrasim import load
+from repsim_jax.similarity.contrasim import Options, Training, load
 
 NETWORKS = cases.networks(5)
 QUICK = ("--steps", "20", "--batch-size", "32", "--anchors", "16", "--no-sensitivity")
@@ -236,7 +236,7 @@ def test_layers_and_classes_are_chosen_by_globs(here: Path):
     done = run("contrasim", "fit", *FILES[:2], *QUICK, *one, "--out", "one")
     assert done.exit_code == 0, done.output
     measure = load("one")
-    assert measure.options.positives == "example"
+    assert measure.options == Options(positives="example", num_anchors=16)
     assert measure.sources["net_0"].layers == ("layer_1",)
     assert measure.settings["temperature"] == 0.1
 
@@ -280,3 +280,16 @@ def test_wrong_usage_is_an_error(arguments: tuple[str, ...]):
 @pytest.mark.parametrize("command", ["fit", "score"])
 def test_the_help_of_a_command_shows_an_example(command: str):
     assert f"repsim contrasim {command} " in run("contrasim", command, "--help").stdout
+
+
+def test_the_help_of_fit_tells_the_defaults():
+    text = run("contrasim", "fit", "--help").stdout.partition("Options:")[2]
+    defaults = {**vars(Options()), **vars(Training())}
+    told = {
+        "positives": "positives", "input": "input", "objective": "objective", "similarity": "similarity",
+        "negatives": "negatives", "steps": "num_steps", "batch-size": "batch_size", "learning-rate": "learning_rate",
+        "temperature": "temperature", "anchors": "num_anchors",
+    }  # fmt: skip
+    for option, name in told.items():
+        described = text.partition(f"--{option} ")[2].partition("  --")[0]
+        assert f"[{defaults[name]}]" in described, option

@@ -288,7 +288,7 @@ def _params(
     if inputs is None:
         inputs = int(tensors["trunk/0/weight"].shape[0])
     outputs = inputs if options.residual else options.width
-    sizes = (inputs, *options.hidden, outputs)
+    sizes = (inputs, *(options.hidden or ()), outputs)
     params: Params = {
         "trunk": [
             {
