@@ -51,25 +51,52 @@ class Answers:
         self._right: dict[tuple[str, Family, str, str, int], list[np.ndarray]] = {}
 
     def given(self, question: Question, kind: Any) -> Iterable[tuple[int, Trials]]:
-        """The trials of a question, for each size that its examples suffice for."""
+        """The trials of a question, for each size that its examples suffice for.
+
+        Args:
+            question: What is asked.
+            kind: "random" or "hard" alternatives.
+
+        Yields:
+            Size and trials.
+        """
         for size, repeats in self.sizes.items():
             if size <= len(question.y):
                 generator = np.random.default_rng((self.seed, size, kind == "hard"))
                 yield size, trials(generator, question.y, size=size, kind=kind, repeats=repeats)
 
     def ask(self, name: str, family: Family, trained_on: str, question: Question, x: Any, y: Any, pairs: Pairs) -> None:
-        """Puts one question to one contestant, by the arrays that it compares."""
+        """Puts one question to one contestant, by the arrays that it compares.
+
+        Args:
+            name: Who.
+            family: As in ``Standing``.
+            trained_on: As in ``Standing``.
+            question: What is asked.
+            x: (N, q) of the first source, as the contestant sees it.
+            y: (N, q) of the second.
+            pairs: How the contestant scores two lists of such arrays.
+        """
         for kind in ("random", "hard"):
             for size, given in self.given(question, kind):
                 self._right.setdefault((name, family, trained_on, kind, size), []).append(choices(pairs, x, y, given))
 
     def ask_closed(self, names: Sequence[str], question: Question) -> None:
-        """Puts a question to closed-form measures."""
+        """Puts a question to closed-form measures.
+
+        Args:
+            names: Registered measures.
+            question: What is asked.
+        """
         for name in names:
             self.ask(name, "closed form", "", question, question.x, question.y, closed_pairs(name))
 
     def ask_anchored(self, question: Question) -> None:
-        """Puts a question to the untrained cosines of relative representations."""
+        """Puts a question to the untrained cosines of relative representations.
+
+        Args:
+            question: What is asked.
+        """
         pairs = encoded_pairs(contrasim.Options())
         for name, whiten in (("relative cosine, whitened", True), ("relative cosine", False)):
             x = untrained(question.x, question.anchors_x, whiten=whiten)
@@ -77,12 +104,23 @@ class Answers:
             self.ask(name, "anchors only", "", question, x, y, pairs)
 
     def ask_cosine(self, question: Question) -> None:
-        """Puts a question to the mean cosine of the features as they are: for languages of one model."""
+        """Puts a question to the mean cosine of the features as they are: for languages of one model.
+
+        Args:
+            question: What is asked.
+        """
         x, y = (np.asarray(unit_rows(jnp.asarray(side, jnp.float32))) for side in (question.x, question.y))
         self.ask("cosine of raw features", "closed form", "", question, x, y, encoded_pairs(contrasim.Options()))
 
     def ask_learned(self, name: str, trained_on: str, measure: contrasim.ContraSim, question: Question) -> None:
-        """Puts a question to a fitted measure."""
+        """Puts a question to a fitted measure.
+
+        Args:
+            name: Who.
+            trained_on: As in ``Standing``.
+            measure: What was fitted.
+            question: What is asked.
+        """
         x, y = (
             np.asarray(contrasim.encode_layers(measure, [rows], anchors=[anchors], sources=[key]))[0]
             for rows, anchors, key in (

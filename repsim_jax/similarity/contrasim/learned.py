@@ -236,7 +236,7 @@ class Learned:
     def _read(self, side: Layers, rows: np.ndarray) -> list[Any]:
         arrays = [side.read(layer, rows) for layer in side.names]
         titles = [f"layer {layer!r} of {side.name}" for layer in side.names]
-        return list(checked_layers(arrays, operation="contrasim", min_rows=2, names=titles, shift_invariant=False))
+        return list(checked_layers(arrays, operation="contrasim", min_rows=2, names=titles, as_is=True))
 
     def _rows_told(self, a: Layers, rows: np.ndarray) -> str:
         n, anchors = len(rows), len(self.measure.anchor_ids)
