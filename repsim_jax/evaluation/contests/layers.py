@@ -70,7 +70,7 @@ def layer_contest(
     stores: Mapping[str, Store],
     *,
     seed: int = 0,
-    num_folds: int = 3,
+    num_folds: int = 2,
     num_anchors: int = 128,
     steps: int = 300,
     recipes: Sequence[Recipe] | None = None,

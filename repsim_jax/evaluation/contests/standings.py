@@ -87,8 +87,6 @@ def layer_recipes(steps: int = _STEPS) -> tuple[Recipe, ...]:
         Recipe("ContraSim, as in the paper", raw, paper),
         Recipe("ContraSim, paper's network and loss, our training", raw, replace(ours, temperature=0.07)),
         Recipe("ContraSim, relative, not whitened", plain, ours),
-        Recipe("max-margin, relative", replace(Options(), objective="max_margin"), ours),
-        Recipe("DeepDot, relative", replace(Options(), objective="deep_dot"), ours),
         Recipe("DeepDot", replace(raw, objective="deep_dot"), ours),
         Recipe("DeepCKA", replace(raw, objective="deep_cka"), ours),
         Recipe("max-margin", replace(raw, objective="max_margin"), ours),
