@@ -9,7 +9,7 @@ from repsim_jax.activations import Layers
 from repsim_jax.activations.reader import Store
 from repsim_jax.errors import UnknownNameError
 from repsim_jax.evaluation.contests.paired import Answers, Question, keyed
-from repsim_jax.evaluation.contests.standings import CLOSED, Recipe, Standing, Told, example_recipes, fitted
+from repsim_jax.evaluation.contests.standings import CLOSED_PAIRED, Recipe, Standing, Told, example_recipes, fitted
 from repsim_jax.similarity.contrasim import ContraSim
 
 # Sets of 8 sentences as in the paper, and larger ones, which starve closed-form measures less.
@@ -27,7 +27,7 @@ def language_contest(
     fits: Sequence[tuple[str, str]] = _FITS,
     num_pairs: int = 12,
     steps: int = 200,
-    closed: Sequence[str] = CLOSED,
+    closed: Sequence[str] = CLOSED_PAIRED,
     recipes: Sequence[Recipe] | None = None,
     on_progress: Told | None = None,
 ) -> tuple[list[Standing], dict[str, ContraSim]]:

@@ -196,7 +196,9 @@ def _learner(
     memory_limit: int,
 ) -> Callable[..., Trained]:
     """A function that trains from the same start on the same batches, with or without some of the views."""
-    names = tuple(tuple(view.source for view in group.views) for group in seen.groups)
+    # Names choose projections; without them, fits of like shapes share one compiled program.
+    named = options.input == "projected"
+    names = tuple(tuple(view.source if named else "" for view in group.views) for group in seen.groups)
     params = _initial(key_weights, seen, split, options)
     start = _data(key_steps, seen, prepared, split, options, training, memory_limit)
 
