@@ -19,7 +19,7 @@ Family = Literal["closed form", "anchors only", "learned"]
 Told = Callable[[str], None]
 # Every family of closed-form measures; biased CKA is what the paper compares with.
 CLOSED = ("linear_cka_unbiased", "linear_cka", "procrustes", "cca", "svcca", "pwcca", "rsa", "mutual_knn")
-# Where candidates are compared at n below the width, the CCA family calls every candidate alike; mean CCA stands for it.
+# Where n is below the width, CCA and its kin call every candidate alike; mean CCA stands for all of them.
 CLOSED_PAIRED = ("linear_cka_unbiased", "linear_cka", "procrustes", "cca", "rsa", "mutual_knn")
 _STEPS = 200
 
