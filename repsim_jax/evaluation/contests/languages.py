@@ -67,10 +67,11 @@ def language_contest(
     picked = np.random.default_rng(seed).permutation(len(pairs))[:num_pairs]
     answers = Answers(contest, SIZES, seed=seed)
     for place in picked:
+        first, second = pairs[int(place)]
         if on_progress is not None:
-            on_progress(f"{contest}: {' and '.join(pairs[place])}")
+            on_progress(f"{contest}: {first} and {second}")
         for layer in layers:
-            _ask(answers, _question(data, *pairs[place], layer, train, test), measures, elsewhere or {}, closed)
+            _ask(answers, _question(data, first, second, layer, train, test), measures, elsewhere or {}, closed)
     return answers.standings(), {name: one for name, _, one in measures if one.options.input == "relative"}
 
 
@@ -85,7 +86,7 @@ def _fitted(
 ) -> Iterator[tuple[str, str, ContraSim]]:
     """Each contestant fitted on each pair: (title, what it was trained on, measure)."""
     for number, (first, second) in enumerate(fits):
-        named = tuple(ids[i] for i in train)
+        named = tuple(ids[int(i)] for i in train)
         sources = {
             language: Layers(language, {layer: x[train] for layer, x in data[language].items()}, named)
             for language in (first, second)

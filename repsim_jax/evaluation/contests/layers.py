@@ -160,13 +160,13 @@ def _entries(
         pairs = encoded_pairs(contrasim.Options())
         yield _Entry(title, "anchors only", untrained(test, anchors, whiten=whiten), pairs, True)
     layer_names = next(iter(stores.values())).layers
-    train_ids = tuple(ids[i] for i in fold.train)
+    train_ids = tuple(ids[int(i)] for i in fold.train)
     sources = {
         names[m]: Layers(names[m], {one: data[m, k, fold.train] for k, one in enumerate(layer_names)}, train_ids)
         for m in fold.seen
     }
     for number, recipe in enumerate(recipes):
-        anchor_ids = [ids[i] for i in fold.anchors]
+        anchor_ids = [ids[int(i)] for i in fold.anchors]
         measure = fitted(jax.random.fold_in(key, number), sources, recipe, anchors=anchor_ids)
         order = np.asarray([ids.index(one) for one in measure.anchor_ids], int)
         encoded = [
