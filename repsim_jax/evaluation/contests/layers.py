@@ -139,7 +139,8 @@ def _folds(
         examples = generator.permutation(num_examples)
         train = examples[: int(0.6 * num_examples)]
         anchors = train[: min(num_anchors, len(train) // 2)]
-        made.append(_Fold(np.setdiff1d(order, part), np.sort(part), anchors, train, examples[len(train) :][:_MOST_TEST]))
+        test = examples[len(train) :][:_MOST_TEST]
+        made.append(_Fold(np.setdiff1d(order, part), np.sort(part), anchors, train, test))
     return made
 
 
