@@ -206,10 +206,7 @@ def _scores(entry: _Entry, models: np.ndarray, rows: np.ndarray) -> np.ndarray:
     if entry.is_cosine:
         flat = chosen.reshape(count * depth, -1)
         return (flat @ flat.T / n).reshape(count, depth, count, depth).transpose(0, 2, 1, 3)
-    listed = [[jnp.asarray(layer) for layer in model] for model in chosen]
-    scores = np.full((count, count, depth, depth), np.nan)
-    for a in range(count):
-        for b in range(count):
-            if a != b:
-                scores[a, b] = np.asarray(entry.pairs(listed[a], listed[b]))
-    return scores
+    # All layers of all models in one call: what a measure takes from each layer is computed once.
+    flat = [jnp.asarray(layer) for model in chosen for layer in model]
+    scores = np.asarray(entry.pairs(flat, flat), float)
+    return scores.reshape(count, depth, count, depth).transpose(0, 2, 1, 3)
