@@ -13,6 +13,8 @@ from _record import RESULTS, ROOT
 
 # Contest, negatives and n: the hard form of each, at the size of the paper or the largest.
 _SHOWN = (
+    ("layers of digits networks", "", 8),
+    ("layers of digits networks", "", None),
     ("layers of CIFAR-10 networks (lossy JPEG)", "", None),
     ("layers of language models", "", None),
     ("translations under multilingual-e5-small", "hard", 8),
@@ -91,7 +93,7 @@ def main() -> None:
         axis.set_axisbelow(True)
         axis.spines[["top", "right"]].set_visible(False)
     axes[-1, 0].set_xlim(0, 1.02)
-    axes[-1, 0].set_xlabel("share of right decisions (higher is better), 95 % bootstrap interval; dotted: chance")
+    axes[-1, 0].set_xlabel("share right (higher is better), 95 % interval; dotted: chance", fontsize=9)
     figure.tight_layout()
     path = Path(ROOT) / "docs" / "pictures" / "contrasim-contests.png"
     figure.savefig(path, dpi=160)
