@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from repsim_jax.errors import BadArrayError, UnknownNameError
 from repsim_jax.linalg import in_layer_order, stacked
+from repsim_jax.similarity.cka import linear_cka_pairs
 from repsim_jax.similarity.contrasim.encoder import Params
 from repsim_jax.similarity.contrasim.inputs import Standard
 from repsim_jax.similarity.contrasim.measure import ContraSim
@@ -97,6 +98,9 @@ def score_pairs(
             f"contrasim compares the same n examples: got {z.shape[1]} rows of x and {other.shape[1]} of y. "
             "Pass rows of the same inputs, in the same order."
         )
+    if measure.options.objective == "deep_cka":
+        # The registered measure: its tiles hold no n x n matrix, as the objective's Gram matrices of a batch do.
+        return linear_cka_pairs(list(z), list(other))
     return _pairs(z, other, options=measure.options)
 
 
