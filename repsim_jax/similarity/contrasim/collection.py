@@ -83,10 +83,23 @@ class Collection(NamedTuple):
     @property
     def bytes_needed(self) -> int:
         """What all layers take in memory as float32."""
-        layers = {
+        return 4 * sum(self.sides[source].num_examples * width for (source, _), width in self._widths().items())
+
+    def bytes_as_wide_as(self, width: int) -> int:
+        """What all layers would take in memory as float32 if they had this width.
+
+        Args:
+            width: Features.
+
+        Returns:
+            Bytes.
+        """
+        return 4 * width * sum(self.sides[source].num_examples for source, _ in self._widths())
+
+    def _widths(self) -> dict[tuple[str, str], int]:
+        return {
             (view.source, layer): view.width for group in self.groups for view in group.views for layer in view.layers
         }
-        return 4 * sum(self.sides[source].num_examples * width for (source, _), width in layers.items())
 
 
 def collect(

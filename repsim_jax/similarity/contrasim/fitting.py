@@ -250,10 +250,12 @@ def _data(
     memory_limit: int,
 ) -> Callable[[], Iterator[Table]]:
     """Starts the parts of the data anew: the whole again and again where it fits into memory."""
-    if seen.bytes_needed > memory_limit:
+    # Relative input is as wide as there are anchors, which may be more than the layers are.
+    needed = max(seen.bytes_needed, seen.bytes_as_wide_as(len(split.anchors)))
+    if needed > memory_limit:
         if training.negatives == "hard":
             raise BadArrayError(
-                f"contrasim needs all layers in memory to find hard negatives: {seen.bytes_needed / 2**30:.2f} GiB, "
+                f"contrasim needs all layers in memory to find hard negatives: {needed / 2**30:.2f} GiB, "
                 f"and memory_limit is {memory_limit / 2**30:.2f}. Raise it, or use negatives='random'."
             )
         return lambda: parts(key, seen, prepared, split.train, limit=memory_limit, anchors=split.anchors)

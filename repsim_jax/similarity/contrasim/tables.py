@@ -141,7 +141,8 @@ def parts(
     Yields:
         Tables of several runs of neighboring examples, in random order.
     """
-    row_bytes = max(1, collection.bytes_needed // max(len(collection.ids), 1))
+    needed = max(collection.bytes_needed, collection.bytes_as_wide_as(len(anchors)))
+    row_bytes = max(1, needed // max(len(collection.ids), 1))
     longest = max(1, len(train) // _BLOCKS_AT_ONCE)
     # Four copies in flight: as read and as prepared, of this part and of the next.
     size = int(np.clip(limit // (4 * row_bytes * _BLOCKS_AT_ONCE), min(2, longest), longest))
