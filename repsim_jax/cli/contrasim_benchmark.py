@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from repsim_jax.activations.store import Store
     from repsim_jax.data.sources import Source
     from repsim_jax.evaluation.contests import Standing
+    from repsim_jax.evaluation.contests.parts import Parts
 
 _IMAGE_MODELS = {"clip-vit-b16": "block_11", "vit-s14-saliency": "block_11", "efficientnet-lite0": "block_15"}
 _TEXT_MODELS = {"minilm-l6": "block_5", "multilingual-e5-small": "block_11", "use-multilingual": "sentence"}
@@ -27,6 +28,9 @@ _FILES = {
     "captions": ("flickr8k_700.parquet", "coco_mini.parquet"),
 }
 CONTESTS = ("layers-digits", *_FILES)
+# Between two lines of progress where there is no terminal.
+_QUIET_SECONDS = 15.0
+_LEAD = "over best closed form"
 
 
 def benchmark(
@@ -53,10 +57,13 @@ def benchmark(
     repsim contrasim benchmark --models 6 --steps 50                        # digits, a few minutes
     repsim contrasim benchmark --data ../shared/data                        # all; hours on two cores
     repsim contrasim benchmark --data ../shared/data --only captions --results benchmarks/results
+
+    An interrupted run goes on where it stopped: trained networks, layers, and answers given by this very version of
+    the code are kept under --out.
     """
     for name in _chosen(only, data):
         with _telling(name) as told:
-            standings = _run(name, data, out, models, steps, seed, told)
+            standings = _run(name, data, out, models, steps, seed, _parts(out), told)
         _write(name, standings, out, results, {"models": models, "steps": steps, "seed": seed})
         _show(name, standings)
 
@@ -77,8 +84,24 @@ def _chosen(only: str | None, data: Path | None) -> list[str]:
     return names
 
 
+def _parts(out: Path) -> "Parts":
+    """Where answers are kept; nowhere while the code has changes that no commit tells."""
+    from repsim_jax.cli.provenance import provenance
+    from repsim_jax.evaluation.contests.parts import Parts
+
+    made = provenance()
+    return Parts(None if made["dirty"] else out / "parts", version=repr((made["commit"], made["versions"])))
+
+
 def _run(
-    name: str, data: Path | None, out: Path, models: int, steps: int, seed: int, told: Callable[[str], None]
+    name: str,
+    data: Path | None,
+    out: Path,
+    models: int,
+    steps: int,
+    seed: int,
+    parts: "Parts",
+    told: Callable[[str], None],
 ) -> "list[Standing]":
     folder = data or Path()
     if name.startswith("layers-"):
@@ -88,8 +111,8 @@ def _run(
         kind = name.removeprefix("layers-")
         stores = _population(kind, folder, out / kind, models, seed, told)
         title = titles.get(kind, "layers of language models")
-        return layer_contest(title, stores, seed=seed, steps=steps, on_progress=told)
-    return (_languages if name == "languages" else _captions)(folder, out, steps, seed, told)
+        return layer_contest(title, stores, seed=seed, steps=steps, on_progress=told, parts=parts)
+    return (_languages if name == "languages" else _captions)(folder, out, steps, seed, parts, told)
 
 
 def _population(
@@ -106,12 +129,14 @@ def _population(
     return image_networks(out, data=source, num_models=models, seed=seed, on_progress=on_progress)
 
 
-def _languages(data: Path, out: Path, steps: int, seed: int, told: Callable[[str], None]) -> "list[Standing]":
+def _languages(
+    data: Path, out: Path, steps: int, seed: int, parts: "Parts", told: Callable[[str], None]
+) -> "list[Standing]":
     from repsim_jax.data import open_source
     from repsim_jax.evaluation.contests import language_contest
 
     made: list[Standing] = []
-    others: dict[str, Any] = {}
+    others: list[Any] = []
     file = data / "pud_parallel_10lang.parquet"
     for model, layers in _LANGUAGES.items():
         stores = {
@@ -128,12 +153,15 @@ def _languages(data: Path, out: Path, steps: int, seed: int, told: Callable[[str
             seed=seed,
             steps=steps,
             on_progress=told,
+            parts=parts,
         )
         made, others = made + lines, fitted
     return made
 
 
-def _captions(data: Path, out: Path, steps: int, seed: int, told: Callable[[str], None]) -> "list[Standing]":
+def _captions(
+    data: Path, out: Path, steps: int, seed: int, parts: "Parts", told: Callable[[str], None]
+) -> "list[Standing]":
     from repsim_jax.evaluation.contests import caption_contest
     from repsim_jax.evaluation.contests.captions import paired
 
@@ -145,7 +173,7 @@ def _captions(data: Path, out: Path, steps: int, seed: int, told: Callable[[str]
             for models, source in ((_IMAGE_MODELS, images), (_TEXT_MODELS, texts))
         ]
         pairs.append(paired(*stored, example=lambda one: one.rpartition("#")[0]))
-    return caption_contest(pairs[0], elsewhere=pairs[1], seeds=(seed,), steps=steps, on_progress=told)
+    return caption_contest(pairs[0], elsewhere=pairs[1], seeds=(seed,), steps=steps, on_progress=told, parts=parts)
 
 
 def _images_and_captions(file: Path, id_column: str) -> "tuple[Source, Source]":
@@ -194,11 +222,25 @@ def _layers(model: str, source: "Source", out: Path) -> "Store":
 
 @contextmanager
 def _telling(name: str) -> Iterator[Callable[[str], None]]:
+    """Shows what a contest is at: as a status in a terminal, else as a line now and then."""
+    import time
+
     from rich.console import Console
 
     from repsim_jax.report.text import styled
 
     console = Console(stderr=True)
+    if not console.is_terminal:
+        said = 0.0
+
+        def tell(line: str) -> None:
+            nonlocal said
+            if time.monotonic() - said > _QUIET_SECONDS:
+                said = time.monotonic()
+                typer.echo(f"{time.strftime('%H:%M:%S')} {line}", err=True)
+
+        yield tell
+        return
     with console.status(name) as status:
         yield lambda line: status.update(styled(line))
 
@@ -225,12 +267,17 @@ def _show(name: str, standings: "list[Standing]") -> None:
     from rich.table import Table
 
     table = Table(title=name, box=box.SIMPLE_HEAD, title_justify="left")
-    for column in ("contest", "measure", "fitted on", "alternatives", "n", "right", "95 % interval", "chance"):
+    columns = ("contest", "measure", "fitted on", "alternatives", "n", "right", "95 % interval", "chance", _LEAD)
+    for column in columns:
         table.add_column(column, justify="right" if column in ("n", "right", "chance") else "left")
     for one in sorted(standings, key=lambda one: (one.contest, one.negatives, one.size, -one.interval.mean)):
         between = f"{one.interval.low:.3f} to {one.interval.high:.3f}"
         table.add_row(
             one.contest, one.contestant, one.trained_on, one.negatives, str(one.size),
-            f"{one.interval.mean:.3f}", between, f"{one.chance:.3f}",
+            f"{one.interval.mean:.3f}", between, f"{one.chance:.3f}", _lead(one),
         )  # fmt: skip
     Console(highlight=False).print(table)
+
+
+def _lead(one: "Standing") -> str:
+    return "" if one.lead is None else f"{one.lead.mean:+.3f} ({one.lead.low:+.3f} to {one.lead.high:+.3f})"

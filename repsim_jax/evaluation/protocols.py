@@ -188,15 +188,16 @@ def bootstrap_units(generator: np.random.Generator, right: Sequence[np.ndarray],
 
     Args:
         generator: Draws units, and decisions within them.
-        right: For each unit its decisions, booleans.
+        right: For each unit its decisions: booleans, or differences of two measures' booleans.
         draws: Resamples.
 
     Returns:
         The interval; each unit counts alike.
     """
-    shares = np.asarray([np.mean(unit) for unit in right])
+    values = np.unique(np.concatenate([np.asarray(unit, float) for unit in right]))
+    shares = np.stack([[np.mean(unit == value) for value in values] for unit in right])
     counts = np.asarray([len(unit) for unit in right])
     picked = generator.integers(0, len(right), (draws, len(right)))
-    means = (generator.binomial(counts[picked], shares[picked]) / counts[picked]).mean(1)
+    means = (generator.multinomial(counts[picked], shares[picked]) @ values / counts[picked]).mean(1)
     low, high = np.quantile(means, (0.025, 0.975))
-    return Interval(float(shares.mean()), float(low), float(high), int(counts.sum()), len(right))
+    return Interval(float((shares @ values).mean()), float(low), float(high), int(counts.sum()), len(right))

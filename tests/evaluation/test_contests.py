@@ -2,15 +2,18 @@
 
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
-from repsim_jax.activations import Store, StoreWriter
+from repsim_jax.activations import Layers, Store, StoreWriter
 from repsim_jax.errors import AlignmentError, BadArrayError, UnknownNameError
-from repsim_jax.evaluation.contests import caption_contest, language_contest, layer_contest
+from repsim_jax.evaluation.contests import caption_contest, language_contest, layer_contest, layers
 from repsim_jax.evaluation.contests.captions import paired
-from repsim_jax.evaluation.contests.standings import Recipe, Standing
-from repsim_jax.similarity.contrasim import Options, Training
+from repsim_jax.evaluation.contests.paired import paired_standings
+from repsim_jax.evaluation.contests.parts import Parts
+from repsim_jax.evaluation.contests.standings import Line, Recipe, Standing
+from repsim_jax.similarity.contrasim import ContraSim, Options, Training, fit
 
 N = 96
 TRAINING = Training(num_steps=40, batch_size=32)
@@ -140,7 +143,7 @@ def test_language_contest_fits_one_pair_and_asks_about_others_and_about_another_
     ]
     options = {"layers": ("block_0", "block_1"), "fits": (("en", "de"),), "recipes": recipes, "closed": ["linear_cka"]}
     standings, measures = language_contest("toy", speakers, **options)
-    assert set(measures) == {"ours"}
+    assert [title for title, _ in measures] == ["ours"]
     again, _ = language_contest("toy", speakers, elsewhere=measures, **options)
     for made, who in ((standings, "other languages"), (again, "another model")):
         assert lines(made, "ours", trained_on=who, negatives="random", size=8)[0].interval.mean > 0.9
@@ -155,3 +158,65 @@ def test_language_contest_names_a_language_without_a_store(speakers: dict[str, S
 def test_a_standing_is_json(networks: dict[str, Store]):
     line = layer_contest("toy", networks, num_folds=2, recipes=[], closed=["linear_cka"])[0].to_json()
     assert {"contestant", "mean", "low", "high", "decisions", "units", "chance"} <= set(line)
+
+
+def test_the_lead_is_the_difference_to_the_best_closed_form_on_the_same_decisions():
+    def line(name: str, family: str, trained_on: str = "") -> Line:
+        return Line("toy", name, family, trained_on, "hard", 8)
+
+    generator = np.random.default_rng(0)
+    ours = [generator.random(50) < 0.9 for _ in range(6)]
+    best = [generator.random(50) < 0.6 for _ in range(6)]
+    decisions = {
+        line("worse", "closed form"): [np.zeros(50) for _ in range(6)],
+        line("best", "closed form"): best,
+        line("ours", "learned", "other models"): ours,
+        line("ours", "learned", "the tested models"): ours,
+    }
+    made = paired_standings(decisions, seed=0)
+    assert [one.lead is None for one in made] == [True, True, False, True]
+    lead = made[2].lead
+    assert lead is not None
+    assert lead.mean == pytest.approx(np.mean(ours) - np.mean(best))
+    assert 0 < lead.low < lead.mean < lead.high
+    assert made[2].to_json()["lead_low"] == round(lead.low, 4)
+
+
+def test_an_interrupted_contest_goes_on_with_the_answers_it_has(
+    networks: dict[str, Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    options = {"num_folds": 2, "recipes": [], "closed": ["linear_cka", "procrustes"]}
+    whole = layer_contest("toy", networks, **options)
+
+    def stop(line: str) -> None:
+        if "fold 2" in line:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        layer_contest("toy", networks, **options, on_progress=stop, parts=Parts(tmp_path, version="1"))
+    kept = sorted(tmp_path.iterdir())
+    assert len(kept) == 4
+    kept[0].write_text("cut sh")
+    assert layer_contest("toy", networks, **options, parts=Parts(tmp_path, version="1")) == whole
+    monkeypatch.setattr(layers, "_asked", lambda *given: pytest.fail("answered again"))
+    assert layer_contest("toy", networks, **options, parts=Parts(tmp_path, version="1")) == whole
+    with pytest.raises(pytest.fail.Exception, match="answered again"):
+        layer_contest("toy", networks, **options, parts=Parts(tmp_path, version="2"))
+    with pytest.raises(pytest.fail.Exception, match="answered again"):
+        layer_contest("toy", networks, **options, seed=1, parts=Parts(tmp_path, version="1"))
+
+
+def test_a_kept_measure_scores_as_the_one_that_was_fitted(speakers: dict[str, Store], tmp_path: Path):
+    parts = Parts(tmp_path).of([LATENT], {"seed": 0})
+    data = {code: Layers(code, {"x": one.read("block_0")}, one.ids) for code, one in speakers.items()}
+
+    def make() -> ContraSim:
+        return fit(
+            jax.random.key(0), data, options=Options(positives="example"), training=TRAINING, held_out=()
+        ).measure
+
+    first = parts.measure("en, de", make)
+    again = parts.measure("en, de", lambda: pytest.fail("fitted again"))
+    jax.tree.map(np.testing.assert_array_equal, again.params, first.params)
+    (tmp_path / next(tmp_path.iterdir()).name / "measure.safetensors").write_bytes(b"cut")
+    assert parts.measure("en, de", make).anchor_ids == first.anchor_ids

@@ -9,12 +9,22 @@ import numpy as np
 from repsim_jax.activations import Layers
 from repsim_jax.activations.reader import Store
 from repsim_jax.errors import AlignmentError, BadArrayError
-from repsim_jax.evaluation.contests.paired import Answers, Question, keyed
-from repsim_jax.evaluation.contests.standings import CLOSED_PAIRED, Recipe, Standing, Told, example_recipes, fitted
+from repsim_jax.evaluation.contests.paired import Asked, Question, keyed, paired_standings
+from repsim_jax.evaluation.contests.parts import Parts
+from repsim_jax.evaluation.contests.standings import (
+    CLOSED_PAIRED,
+    Decisions,
+    Recipe,
+    Standing,
+    Told,
+    example_recipes,
+    fitted,
+)
 from repsim_jax.similarity.contrasim import ContraSim
 
 # Sets of 8 are the paper's for sentences, of 64 its for captions; how often the examples are cut into such sets.
 SIZES = {8: 2, 64: 4}
+_SIZES_ELSEWHERE = {8: 4}
 # Between the id of an image and the number of its caption; no id of a file or a row has it.
 _MARK = "\x1f"
 
@@ -77,6 +87,7 @@ def caption_contest(
     closed: Sequence[str] = CLOSED_PAIRED,
     recipes: Sequence[Recipe] | None = None,
     on_progress: Told | None = None,
+    parts: Parts | None = None,
 ) -> list[Standing]:
     """Runs the choice of captions over all pairs of an image model and a text model.
 
@@ -91,7 +102,8 @@ def caption_contest(
         steps: Updates of each fit.
         closed: Registered measures.
         recipes: Learned contestants, the first of which is also fitted on other models.
-        on_progress: Called with a line for each fit.
+        on_progress: Called with a line for each pair of models.
+        parts: Where answers are kept, so that an interrupted contest goes on; by default nowhere.
 
     Returns:
         A line for each contestant, kind of negatives and n.
@@ -101,36 +113,58 @@ def caption_contest(
     """
     if min(len(data.images), len(data.texts)) < 2:
         raise BadArrayError("caption_contest needs two image models and two text models at least, to keep some unseen.")
-    contests = {"captions": Answers("image and caption", SIZES, seed=0)}
-    if elsewhere is not None:
-        contests["elsewhere"] = Answers("image and caption, other data set", {8: 4}, seed=0)
+    both = [data] if elsewhere is None else [data, elsewhere]
+    arrays = [array for one in both for array in (*one.images.values(), *one.texts.values())]
+    settings = {"contest": "captions", "train_share": train_share, "recipes": recipes or steps, "closed": tuple(closed)}
+    kept = (parts or Parts(None)).of(arrays, settings)
+    decisions: Decisions = {}
     for seed in seeds:
-        order = np.random.default_rng(seed).permutation(len(data.ids))
-        train, test = np.split(order, [round(train_share * len(order))])
         for i, image in enumerate(data.images):
             for j, text in enumerate(data.texts):
                 if on_progress is not None:
                     on_progress(f"image and caption, seed {seed}: {image} and {text}")
-                asked = {"captions": _question(data, data, image, text, train, test, seed)}
-                if elsewhere is not None:
-                    everything = np.arange(len(elsewhere.ids))
-                    asked["elsewhere"] = _question(data, elsewhere, image, text, train, everything, seed)
-                measures = list(_measures(data, image, text, train, (seed, i, j), steps, recipes))
-                # Every pair has widths of its own, and each program takes some of the few maps a process may have.
-                jax.clear_caches()
-                for name, question in asked.items():
-                    contests[name].ask_closed(closed, question)
-                    contests[name].ask_anchored(question)
-                    for title, trained_on, measure in measures:
-                        contests[name].ask_learned(title, trained_on, measure, question)
-    return [line for contest in contests.values() for line in contest.standings()]
+
+                def answer(place: tuple[int, int, int] = (seed, i, j), pair: tuple[str, str] = (image, text)):
+                    return _answers(data, elsewhere, pair, place, train_share, steps, closed, recipes)
+
+                for line, units in kept.answers(f"seed {seed}, {image} and {text}", answer).items():
+                    decisions.setdefault(line, []).extend(units)
+    return paired_standings(decisions, seed=0)
+
+
+def _answers(
+    data: Paired,
+    elsewhere: Paired | None,
+    pair: tuple[str, str],
+    place: tuple[int, int, int],
+    train_share: float,
+    steps: int,
+    closed: Sequence[str],
+    recipes: Sequence[Recipe] | None,
+) -> Decisions:
+    """All contestants' answers for one image model and one text model."""
+    order = np.random.default_rng(place[0]).permutation(len(data.ids))
+    train, test = np.split(order, [round(train_share * len(order))])
+    asked = [Asked(_question("image and caption", data, data, *pair, train, test), SIZES, seed=0)]
+    if elsewhere is not None:
+        title, everything = "image and caption, other data set", np.arange(len(elsewhere.ids))
+        asked.append(Asked(_question(title, data, elsewhere, *pair, train, everything), _SIZES_ELSEWHERE, seed=0))
+    measures = list(_measures(data, *pair, train, place, steps, recipes))
+    # Every pair has widths of its own, and each program takes some of the few maps a process may have.
+    jax.clear_caches()
+    for one in asked:
+        one.ask_closed(closed)
+        one.ask_anchored()
+        for title, trained_on, measure in measures:
+            one.ask_learned(title, trained_on, measure)
+    return {line: units for one in asked for line, units in one.decisions().items()}
 
 
 def _question(
-    data: Paired, asked: Paired, image: str, text: str, train: np.ndarray, test: np.ndarray, seed: int
+    contest: str, data: Paired, asked: Paired, image: str, text: str, train: np.ndarray, test: np.ndarray
 ) -> Question:
     return Question(
-        f"{image} and {text}, seed {seed}",
+        contest,
         asked.images[image][test], asked.texts[text][test, 0],
         data.images[image][train], data.texts[text][train, 0],
         (image, "x"), (text, "x"),

@@ -1,6 +1,6 @@
 """Layer prediction: is the same layer of another network, trained from another seed, found among all its layers?"""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,8 +10,11 @@ import numpy as np
 from repsim_jax.activations import Layers
 from repsim_jax.activations.reader import Store
 from repsim_jax.errors import BadArrayError
+from repsim_jax.evaluation.contests.parts import Parts
 from repsim_jax.evaluation.contests.standings import (
     CLOSED,
+    Decisions,
+    Line,
     Recipe,
     Standing,
     Told,
@@ -19,6 +22,7 @@ from repsim_jax.evaluation.contests.standings import (
     encoded_pairs,
     fitted,
     layer_recipes,
+    standings,
     untrained,
 )
 from repsim_jax.evaluation.protocols import Interval, Pairs, bootstrap_models, layer_accuracy
@@ -72,12 +76,13 @@ def layer_contest(
     stores: Mapping[str, Store],
     *,
     seed: int = 0,
-    num_folds: int = 2,
+    num_folds: int | None = None,
     num_anchors: int = 128,
     steps: int = 300,
     recipes: Sequence[Recipe] | None = None,
     closed: Sequence[str] = CLOSED,
     on_progress: Told | None = None,
+    parts: Parts | None = None,
 ) -> list[Standing]:
     """Runs layer prediction over networks that differ in their seed, each tested while unseen.
 
@@ -89,12 +94,13 @@ def layer_contest(
         contest: What to call it in the table.
         stores: Network to store, over the same examples, with the same layers of equal width.
         seed: Of splits, fits and intervals.
-        num_folds: Folds of models.
+        num_folds: Folds of models; by default three, or two where there are fewer than nine networks.
         num_anchors: Anchor examples of relative input.
         steps: Updates of each fit.
         recipes: Learned contestants; by default ours, the paper's and the baselines.
         closed: Registered measures.
         on_progress: Called with a line for each contestant.
+        parts: Where answers are kept, so that an interrupted contest goes on; by default nowhere.
 
     Returns:
         A line for each contestant, for seen and unseen models, and each n.
@@ -103,31 +109,34 @@ def layer_contest(
         BadArrayError: If there are too few networks to keep some unseen.
     """
     names = list(stores)
+    num_folds = (2 if len(names) < 9 else 3) if num_folds is None else num_folds
     if len(names) < max(_FEWEST_MODELS, 2 * num_folds):
         raise BadArrayError(
             f"layer_contest needs at least {max(_FEWEST_MODELS, 2 * num_folds)} networks, got {len(names)}."
         )
     data = np.stack([[store.read(layer).astype(np.float32) for layer in store.layers] for store in stores.values()])
-    generator = np.random.default_rng(seed)
-    folds = _folds(generator, len(names), data.shape[2], num_folds, num_anchors)
-    ids = next(iter(stores.values())).ids
-    accuracies: dict[tuple[str, Any, str, int], list[np.ndarray]] = {}
+    chosen = layer_recipes(steps) if recipes is None else recipes
+    settings = {"contest": contest, "seed": seed, "folds": num_folds, "anchors": num_anchors, "recipes": chosen}
+    kept = (parts or Parts(None)).of([data], settings)
+    folds = _folds(np.random.default_rng(seed), len(names), data.shape[2], num_folds, num_anchors)
+    first = next(iter(stores.values()))
+    decisions: Decisions = {}
     for number, fold in enumerate(folds):
-        chosen = layer_recipes(steps) if recipes is None else recipes
-        for entry in _entries(jax.random.key(1000 * seed + number), data, names, ids, fold, chosen, closed, stores):
+        key = jax.random.key(1000 * seed + number)
+        for name, enter in _entries(key, data, names, first.ids, first.layers, fold, chosen, closed):
             if on_progress is not None:
-                on_progress(f"{contest}, fold {number + 1} of {len(folds)}: {entry.name}")
-            for (trained_on, size), tables in _asked(entry, fold, np.random.default_rng((seed, number))).items():
-                accuracies.setdefault((entry.name, entry.family, trained_on, size), []).extend(tables)
-    chance = 1.0 / data.shape[1]
-    return [
-        Standing(contest, name, family, trained_on, "", size, _interval(seed, tables, data.shape[1]), chance)
-        for (name, family, trained_on, size), tables in accuracies.items()
-    ]
+                on_progress(f"{contest}, fold {number + 1} of {len(folds)}: {name}")
 
+            def answer(number: int = number, fold: _Fold = fold, enter: Callable[[], _Entry] = enter) -> Decisions:
+                return _asked(contest, enter(), fold, np.random.default_rng((seed, number)))
 
-def _interval(seed: int, tables: list[np.ndarray], num_layers: int) -> Interval:
-    return bootstrap_models(np.random.default_rng(seed), tables, layers=num_layers)
+            for line, tables in kept.answers(f"fold {number}, {name}", answer).items():
+                decisions.setdefault(line, []).extend(tables)
+
+    def interval(tables: list[np.ndarray]) -> Interval:
+        return bootstrap_models(np.random.default_rng(seed), tables, layers=data.shape[1])
+
+    return standings(decisions, 1.0 / data.shape[1], interval)
 
 
 def _folds(
@@ -147,28 +156,32 @@ def _folds(
 def _entries(
     key: jax.Array,
     data: np.ndarray,
-    names: list[str],
+    names: Sequence[str],
     ids: Sequence[str],
+    layers: Sequence[str],
     fold: _Fold,
     recipes: Sequence[Recipe],
     closed: Sequence[str],
-    stores: Mapping[str, Store],
-) -> Any:
-    """Contestants one by one, so that only one's arrays are held."""
-    test = data[:, :, fold.test]
+) -> Iterator[tuple[str, Callable[[], _Entry]]]:
+    """Contestants, each by name and by what makes its view of the models, so that only one's arrays are held."""
+    test, anchors = data[:, :, fold.test], data[:, :, fold.anchors]
     for name in closed:
-        yield _Entry(name, "closed form", test, closed_pairs(name), False)
-    anchors = data[:, :, fold.anchors]
+        yield name, lambda name=name: _Entry(name, "closed form", test, closed_pairs(name), False)
+    cosine = encoded_pairs(contrasim.Options())
     for title, whiten in (("relative cosine, whitened", True), ("relative cosine", False)):
-        pairs = encoded_pairs(contrasim.Options())
-        yield _Entry(title, "anchors only", untrained(test, anchors, whiten=whiten), pairs, True)
-    layer_names = next(iter(stores.values())).layers
+        yield (
+            title,
+            lambda title=title, whiten=whiten: _Entry(
+                title, "anchors only", untrained(test, anchors, whiten=whiten), cosine, True
+            ),
+        )
     train_ids = tuple(ids[int(i)] for i in fold.train)
     sources = {
-        names[m]: Layers(names[m], {one: data[m, k, fold.train] for k, one in enumerate(layer_names)}, train_ids)
+        names[int(m)]: Layers(names[int(m)], {one: data[m, k, fold.train] for k, one in enumerate(layers)}, train_ids)
         for m in fold.seen
     }
-    for number, recipe in enumerate(recipes):
+
+    def learned(number: int, recipe: Recipe) -> _Entry:
         anchor_ids = [ids[int(i)] for i in fold.anchors]
         measure = fitted(jax.random.fold_in(key, number), sources, recipe, anchors=anchor_ids)
         order = np.asarray([ids.index(one) for one in measure.anchor_ids], int)
@@ -176,27 +189,25 @@ def _entries(
             np.asarray(contrasim.encode_layers(measure, list(one[:, fold.test]), anchors=list(one[:, order]) or None))
             for one in data
         ]
-        yield _Entry(
-            recipe.name,
-            "learned",
-            np.stack(encoded),
-            encoded_pairs(recipe.options),
-            recipe.options.objective != "deep_cka",
-        )
+        is_cosine = recipe.options.objective != "deep_cka"
+        return _Entry(recipe.name, "learned", np.stack(encoded), encoded_pairs(recipe.options), is_cosine)
+
+    for number, recipe in enumerate(recipes):
+        yield recipe.name, lambda number=number, recipe=recipe: learned(number, recipe)
 
 
-def _asked(entry: _Entry, fold: _Fold, generator: np.random.Generator) -> dict[tuple[str, int], list[np.ndarray]]:
+def _asked(contest: str, entry: _Entry, fold: _Fold, generator: np.random.Generator) -> Decisions:
     """Accuracies of unseen and of seen models for each n; over several subsets of the examples where n is small."""
     total = entry.arrays.shape[2]
-    answers: dict[tuple[str, int], list[np.ndarray]] = {}
+    answers: Decisions = {}
     for size in (*[one for one in _SIZES if one < total], total):
         subsets = [np.sort(generator.permutation(total)[:size]) for _ in range(_SUBSETS if size < 128 else 1)]
         for who, models in (("other models", fold.unseen), ("the tested models", fold.seen)):
             if entry.family != "learned" and who == "the tested models":
                 continue
             tables = [layer_accuracy(_scores(entry, models, rows)) for rows in subsets]
-            label = who if entry.family == "learned" else ""
-            answers[label, size] = [np.mean(tables, axis=0)]
+            line = Line(contest, entry.name, entry.family, who if entry.family == "learned" else "", "", size)
+            answers[line] = [np.mean(tables, axis=0)]
     return answers
 
 

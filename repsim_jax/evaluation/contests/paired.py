@@ -1,14 +1,23 @@
 """The choice among candidates, for any two sources of paired examples and any contestants."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from repsim_jax.evaluation.contests.standings import Family, Standing, closed_pairs, encoded_pairs, untrained
-from repsim_jax.evaluation.protocols import Pairs, Trials, bootstrap_units, choices, trials
+from repsim_jax.evaluation.contests.standings import (
+    Decisions,
+    Family,
+    Line,
+    Standing,
+    closed_pairs,
+    encoded_pairs,
+    standings,
+    untrained,
+)
+from repsim_jax.evaluation.protocols import Interval, Pairs, Trials, bootstrap_units, choices, trials
 from repsim_jax.linalg import unit_rows
 from repsim_jax.similarity import contrasim
 
@@ -19,7 +28,7 @@ class Question(NamedTuple):
     """Two sources whose test rows show the same examples.
 
     Attributes:
-        unit: What is resampled for intervals: the pair, the fit.
+        contest: What it is part of.
         x: (N, dx) test rows of the first.
         y: (N, dy) test rows of the second, from which candidates are drawn.
         anchors_x: (k, dx) training rows that serve as anchors.
@@ -28,7 +37,7 @@ class Question(NamedTuple):
         key_y: (source, layer) of the second.
     """
 
-    unit: str
+    contest: str
     x: np.ndarray
     y: np.ndarray
     anchors_x: np.ndarray
@@ -37,108 +46,110 @@ class Question(NamedTuple):
     key_y: tuple[str, str]
 
 
-class Answers:
-    """Collects the decisions of all contestants, and turns them into a table.
+class Asked:
+    """What all contestants answer to one question.
 
     Args:
-        contest: What was asked.
+        question: The question.
         sizes: Examples n of each decision, with the number of times that the examples are partitioned for it.
         seed: Of the trials; the same for every contestant, so that all are asked the same.
     """
 
-    def __init__(self, contest: str, sizes: dict[int, int], *, seed: int):
-        self.contest, self.sizes, self.seed = contest, sizes, seed
-        self._right: dict[tuple[str, Family, str, str, int], list[np.ndarray]] = {}
+    def __init__(self, question: Question, sizes: Mapping[int, int], *, seed: int):
+        self.question, self.sizes, self.seed = question, sizes, seed
+        self._answers: dict[Line, list[np.ndarray]] = {}
 
-    def given(self, question: Question, kind: Any) -> Iterable[tuple[int, Trials]]:
-        """The trials of a question, for each size that its examples suffice for.
+    def given(self, kind: Any) -> Iterable[tuple[int, Trials]]:
+        """The trials, for each size that the examples suffice for.
 
         Args:
-            question: What is asked.
             kind: "random" or "hard" alternatives.
 
         Yields:
             Size and trials.
         """
         for size, repeats in self.sizes.items():
-            if size <= len(question.y):
+            if size <= len(self.question.y):
                 generator = np.random.default_rng((self.seed, size, kind == "hard"))
-                yield size, trials(generator, question.y, size=size, kind=kind, repeats=repeats)
+                yield size, trials(generator, self.question.y, size=size, kind=kind, repeats=repeats)
 
-    def ask(self, name: str, family: Family, trained_on: str, question: Question, x: Any, y: Any, pairs: Pairs) -> None:
-        """Puts one question to one contestant, by the arrays that it compares.
+    def ask(self, name: str, family: Family, trained_on: str, x: Any, y: Any, pairs: Pairs) -> None:
+        """Puts the question to one contestant, by the arrays that it compares.
 
         Args:
             name: Who.
             family: As in ``Standing``.
             trained_on: As in ``Standing``.
-            question: What is asked.
             x: (N, q) of the first source, as the contestant sees it.
             y: (N, q) of the second.
             pairs: How the contestant scores two lists of such arrays.
         """
         for kind in ("random", "hard"):
-            for size, given in self.given(question, kind):
-                self._right.setdefault((name, family, trained_on, kind, size), []).append(choices(pairs, x, y, given))
+            for size, given in self.given(kind):
+                line = Line(self.question.contest, name, family, trained_on, kind, size)
+                self._answers.setdefault(line, []).append(choices(pairs, x, y, given))
 
-    def ask_closed(self, names: Sequence[str], question: Question) -> None:
-        """Puts a question to closed-form measures.
+    def ask_closed(self, names: Sequence[str]) -> None:
+        """Puts the question to closed-form measures.
 
         Args:
             names: Registered measures.
-            question: What is asked.
         """
         for name in names:
-            self.ask(name, "closed form", "", question, question.x, question.y, closed_pairs(name))
+            self.ask(name, "closed form", "", self.question.x, self.question.y, closed_pairs(name))
 
-    def ask_anchored(self, question: Question) -> None:
-        """Puts a question to the untrained cosines of relative representations.
-
-        Args:
-            question: What is asked.
-        """
+    def ask_anchored(self) -> None:
+        """Puts the question to the untrained cosines of relative representations."""
         pairs = encoded_pairs(contrasim.Options())
         for name, whiten in (("relative cosine, whitened", True), ("relative cosine", False)):
-            x = untrained(question.x, question.anchors_x, whiten=whiten)
-            y = untrained(question.y, question.anchors_y, whiten=whiten)
-            self.ask(name, "anchors only", "", question, x, y, pairs)
+            x = untrained(self.question.x, self.question.anchors_x, whiten=whiten)
+            y = untrained(self.question.y, self.question.anchors_y, whiten=whiten)
+            self.ask(name, "anchors only", "", x, y, pairs)
 
-    def ask_cosine(self, question: Question) -> None:
-        """Puts a question to the mean cosine of the features as they are: for languages of one model.
+    def ask_cosine(self) -> None:
+        """Puts the question to the mean cosine of the features as they are: for languages of one model."""
+        sides = self.question.x, self.question.y
+        x, y = (np.asarray(unit_rows(jnp.asarray(side, jnp.float32))) for side in sides)
+        self.ask("cosine of raw features", "closed form", "", x, y, encoded_pairs(contrasim.Options()))
 
-        Args:
-            question: What is asked.
-        """
-        x, y = (np.asarray(unit_rows(jnp.asarray(side, jnp.float32))) for side in (question.x, question.y))
-        self.ask("cosine of raw features", "closed form", "", question, x, y, encoded_pairs(contrasim.Options()))
-
-    def ask_learned(self, name: str, trained_on: str, measure: contrasim.ContraSim, question: Question) -> None:
-        """Puts a question to a fitted measure.
+    def ask_learned(self, name: str, trained_on: str, measure: contrasim.ContraSim) -> None:
+        """Puts the question to a fitted measure; of several by one name, each decision is the mean of theirs.
 
         Args:
             name: Who.
             trained_on: As in ``Standing``.
             measure: What was fitted.
-            question: What is asked.
         """
+        asked = self.question
         x, y = (
             np.asarray(contrasim.encode_layers(measure, [rows], anchors=[anchors], sources=[key]))[0]
             for rows, anchors, key in (
-                (question.x, question.anchors_x, question.key_x),
-                (question.y, question.anchors_y, question.key_y),
+                (asked.x, asked.anchors_x, asked.key_x),
+                (asked.y, asked.anchors_y, asked.key_y),
             )
         )
-        self.ask(name, "learned", trained_on, question, x, y, encoded_pairs(measure.options))
+        self.ask(name, "learned", trained_on, x, y, encoded_pairs(measure.options))
 
-    def standings(self) -> list[Standing]:
-        """The table: each contestant, kind of negatives and size."""
-        return [
-            Standing(
-                self.contest, name, family, trained_on, kind, size,
-                bootstrap_units(np.random.default_rng(self.seed), right), _CHANCE,
-            )
-            for (name, family, trained_on, kind, size), right in self._right.items()
-        ]  # fmt: skip
+    def decisions(self) -> Decisions:
+        """The answers: of each line one array, with one number for each decision."""
+        return {line: [np.mean(answers, axis=0)] for line, answers in self._answers.items()}
+
+
+def paired_standings(decisions: Decisions, *, seed: int) -> list[Standing]:
+    """The table of a contest of choices; what is resampled are its units (pairs of models or of languages).
+
+    Args:
+        decisions: Of each line one array for each unit.
+        seed: Of the intervals.
+
+    Returns:
+        A line for each contestant, kind of negatives and size.
+    """
+
+    def interval(units: list[np.ndarray]) -> Interval:
+        return bootstrap_units(np.random.default_rng(seed), units)
+
+    return standings(decisions, _CHANCE, interval)
 
 
 def keyed(seed: int, *parts: int) -> jax.Array:

@@ -1,6 +1,6 @@
 """Who takes part in a contest, and how did they do?"""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
@@ -24,8 +24,8 @@ CLOSED_PAIRED = ("linear_cka_unbiased", "linear_cka", "procrustes", "cca", "rsa"
 _STEPS = 200
 
 
-class Standing(NamedTuple):
-    """One line of a contest's table.
+class Line(NamedTuple):
+    """What tells one line of a contest's table from the others.
 
     Attributes:
         contest: What was asked, such as "layers of CIFAR-10 networks".
@@ -34,8 +34,35 @@ class Standing(NamedTuple):
         trained_on: What a learned one was trained on: "the tested models", "other models", ...; empty for the others.
         negatives: How wrong candidates were drawn; empty for layer prediction.
         size: Examples n in each decision.
+    """
+
+    contest: str
+    contestant: str
+    family: Family
+    trained_on: str
+    negatives: str
+    size: int
+
+
+# Of each line the answers, one array for each independent part: models x models shares, or one number a decision.
+Decisions = dict[Line, list[np.ndarray]]
+
+
+class Standing(NamedTuple):
+    """One line of a contest's table.
+
+    Attributes:
+        contest: As in ``Line``, as the next five.
+        contestant: Who answered.
+        family: What kind of measure.
+        trained_on: What a learned one was trained on.
+        negatives: How wrong candidates were drawn.
+        size: Examples n in each decision.
         interval: Share of right decisions.
         chance: Share that guessing gets right.
+        lead: By how much that is above the best closed-form measure's share at the same question, with an interval of
+            the difference (both answered the same decisions, so it is narrower than the two by themselves). None for
+            closed-form measures, and where the two were not asked about the same models.
     """
 
     contest: str
@@ -46,6 +73,7 @@ class Standing(NamedTuple):
     size: int
     interval: Interval
     chance: float
+    lead: Interval | None = None
 
     def to_json(self) -> dict[str, Any]:
         """This line as plain values.
@@ -54,8 +82,45 @@ class Standing(NamedTuple):
             Name to value; the interval's fields beside the others, shares rounded to four digits.
         """
         values = self._asdict()
-        interval = values.pop("interval")._asdict()
+        interval, lead = values.pop("interval")._asdict(), values.pop("lead")
+        if lead is not None:
+            interval |= {"lead": lead.mean, "lead_low": lead.low, "lead_high": lead.high}
         return {**values, **{k: round(v, 4) if isinstance(v, float) else v for k, v in interval.items()}}
+
+
+def standings(decisions: Decisions, chance: float, interval: Callable[[list[np.ndarray]], Interval]) -> list[Standing]:
+    """Turns answers into a table.
+
+    Args:
+        decisions: Of all contestants.
+        chance: Share that guessing gets right.
+        interval: Mean and interval of a line's answers, or of the differences of two lines'.
+
+    Returns:
+        A line for each key, in their order.
+    """
+    made = [Standing(*line, interval(answers), chance) for line, answers in decisions.items()]
+    best: dict[tuple[str, str, int], Standing] = {}
+    for one in made:
+        question = one.contest, one.negatives, one.size
+        if one.family == "closed form" and (question not in best or one.interval.mean > best[question].interval.mean):
+            best[question] = one
+    return [one._replace(lead=_lead(one, best, decisions, interval)) for one in made]
+
+
+def _lead(
+    one: Standing,
+    best: Mapping[tuple[str, str, int], Standing],
+    decisions: Decisions,
+    interval: Callable[[list[np.ndarray]], Interval],
+) -> Interval | None:
+    rival = best.get((one.contest, one.negatives, one.size))
+    if rival is None or one.family == "closed form":
+        return None
+    ours, theirs = decisions[Line(*one[:6])], decisions[Line(*rival[:6])]
+    if [np.shape(a) for a in ours] != [np.shape(b) for b in theirs] or one.trained_on == "the tested models":
+        return None
+    return interval([np.asarray(a, float) - np.asarray(b, float) for a, b in zip(ours, theirs, strict=True)])
 
 
 class Recipe(NamedTuple):
