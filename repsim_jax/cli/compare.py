@@ -28,6 +28,12 @@ AllowUnfitted = Annotated[
 Seen = Annotated[
     str | None, typer.Option(help="Rows that a learned measure was trained on: drop or keep; an error by default.")
 ]
+ExampleMark = Annotated[
+    str | None,
+    typer.Option(
+        help="Ids up to this mark name the example ('#': 1.jpg#0 and 1.jpg#1 show 1.jpg); its first row is compared."
+    ),
+]
 
 
 class _Examples(NamedTuple):
@@ -61,6 +67,7 @@ def compare(
     learned: Annotated[Path | None, typer.Option(help="A measure from `repsim contrasim fit`, as one more.")] = None,
     allow_unfitted: AllowUnfitted = False,
     seen: Seen = None,
+    example_mark: ExampleMark = None,
     gate: Annotated[Path | None, typer.Option(help="Policy (TOML): exit 0 if it holds, 1 if not, 2 on errors.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON instead of a summary.")] = False,
     csv: Annotated[Path | None, typer.Option(help="Also write the table to this CSV file.")] = None,
@@ -91,6 +98,8 @@ def compare(
         _side(spec, out / store, globs, examples)
         for spec, store, globs in zip((a, b), _STORES, (layers_a, layers_b), strict=True)
     ]
+    if example_mark is not None:
+        sides = [_firsts(side, example_mark) for side in sides]
     if sides[0].name == sides[1].name:
         sides = [side._replace(name=spec) for side, spec in zip(sides, (a, b), strict=True)]
     comparison = _compared(sides, [fitted if name == _LEARNED and fitted else name for name in names], quiet=as_json)
@@ -267,9 +276,33 @@ def _chosen(side: "Layers", patterns: list[str] | None) -> "Layers":
 
 
 class _Chosen(dict[str, Any]):
-    """Some layers of a store, which still tell whose weights made them."""
+    """Some layers or rows of a store, which still tell whose weights made them."""
 
     metadata: dict[str, Any]
+
+
+def _firsts(side: "Layers", mark: str) -> "Layers":
+    """The first row of each example; ids without the mark are examples of one row."""
+    import numpy as np
+
+    from repsim_jax.errors import RepsimError
+
+    if not mark:
+        raise RepsimError("--example-mark is the text between an example and the number of its row, such as '#'.")
+    if side.ids is None:
+        raise RepsimError(f"--example-mark is about ids, and {side.name} has none. Leave it out.")
+    first: dict[str, int] = {}
+    for row, one in enumerate(side.ids):
+        first.setdefault(example_of(one, mark), row)
+    rows = np.fromiter(first.values(), int)
+    chosen = _Chosen((name, side.read(name, rows)) for name in side.names)
+    chosen.metadata = getattr(side.layers, "metadata", {})
+    return side._replace(layers=chosen, ids=tuple(first))
+
+
+def example_of(row: str, mark: str) -> str:
+    """The example that a row shows: its id up to the last mark, or all of it where there is none."""
+    return row.rpartition(mark)[0] or row
 
 
 def _extracted(spec: str, store: Path, patterns: list[str] | None, examples: _Examples) -> "Layers":

@@ -33,6 +33,7 @@ def score(
     b: Annotated[str, typer.Argument(metavar="B", help="The same for the other side; rows are matched by id.")],
     allow_unfitted: comparing.AllowUnfitted = False,
     seen: comparing.Seen = None,
+    example_mark: comparing.ExampleMark = None,
     measures: Annotated[str | None, typer.Option(help="Closed-form ones beside it, comma-separated.")] = None,
     layers_a: Annotated[list[str] | None, typer.Option(help="Layer or glob of A, quoted. Repeat for more.")] = None,
     layers_b: Annotated[list[str] | None, typer.Option(help="Layer or glob of B, quoted. Repeat for more.")] = None,
@@ -51,13 +52,15 @@ def score(
     \b
     repsim contrasim score seeds.measure seed-0.store seed-1.store --seen drop
     repsim contrasim score seeds.measure seed-8.store seed-9.store --allow-unfitted --seen drop --json
+    repsim contrasim score pairs.measure clip.store minilm.store --example-mark '#' --seen drop
     """
     from repsim_jax.similarity import DEFAULT_MEASURES
 
     others = ",".join(DEFAULT_MEASURES) if measures is None else measures
     comparing.compare(
         a, b, measures=f"contrasim,{others}", layers_a=layers_a, layers_b=layers_b, learned=folder,
-        allow_unfitted=allow_unfitted, seen=seen, out=out, as_json=as_json, csv=csv, title=title, force=force,
+        allow_unfitted=allow_unfitted, seen=seen, example_mark=example_mark, out=out, as_json=as_json, csv=csv,
+        title=title, force=force,
     )  # fmt: skip
 
 

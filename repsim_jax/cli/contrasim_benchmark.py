@@ -177,29 +177,17 @@ def _captions(
 
 
 def _images_and_captions(file: Path, id_column: str) -> "tuple[Source, Source]":
-    """The captioned images of a table, and their captions, with ids "image#k"."""
-    import io
+    """The images of a table that have captions, and their captions, with ids "image#k"."""
+    from dataclasses import replace
 
-    import pyarrow.parquet
+    from repsim_jax.data import open_source
 
-    from repsim_jax.data.sources import Source
-
-    table = pyarrow.parquet.read_table(file, columns=[id_column, "jpeg", "captions"]).to_pylist()
-    rows = [row for row in table if row["captions"]]
-    ids = tuple(str(row[id_column]) for row in rows)
-    spoken = [
-        (f"{one}#{k}", text) for one, row in zip(ids, rows, strict=True) for k, text in enumerate(row["captions"])
-    ]
-
-    def image(i: int) -> Any:
-        from PIL import Image
-
-        return Image.open(io.BytesIO(rows[i]["jpeg"])).convert("RGB")
-
-    return (
-        Source(file.name, "image", ids, image),
-        Source(file.name, "text", tuple(one for one, _ in spoken), lambda i: spoken[i][1]),
-    )
+    images = open_source(file, column="jpeg", id_column=id_column)
+    captions = open_source(file, column="captions", id_column=id_column)
+    spoken = {one.rpartition("#")[0] for one in captions.ids}
+    rows = [row for row, one in enumerate(images.ids) if one in spoken]
+    told = replace(images, ids=tuple(images.ids[row] for row in rows), get=lambda i: images.get(rows[i]))
+    return told, captions
 
 
 def _layers(model: str, source: "Source", out: Path) -> "Store":

@@ -1,6 +1,6 @@
 """``repsim contrasim fit``: from the stores of several models to a learned measure, its diagnosis and its page."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from repsim_jax.cli.bars import bar
-from repsim_jax.cli.compare import named
+from repsim_jax.cli.compare import example_of, named
 
 if TYPE_CHECKING:
     from repsim_jax.activations import Layers
@@ -54,6 +54,12 @@ def fit(
         list[str] | None,
         typer.Option("--class", help="'GLOB=CLASS': layers (LAYER or SOURCE:LAYER) that belong together. Repeat."),
     ] = None,
+    example_mark: Annotated[
+        str | None,
+        typer.Option(
+            help="Ids up to this mark name the example ('#': 1.jpg#0 and 1.jpg#1 show 1.jpg); for --positives example."
+        ),
+    ] = None,
     held_out: Annotated[
         list[str] | None, typer.Option(help="Source to test on only. Repeat. [the last of four or more]")
     ] = None,
@@ -80,7 +86,7 @@ def fit(
     \b
     repsim contrasim fit seed-*.store --out seeds.measure
     repsim contrasim fit en=e5.en.store de=e5.de.store --positives example --negatives hard --out en-de.measure
-    repsim contrasim fit clip.store minilm.store --positives example --class 'clip:block_*=any' --class 'minilm:*=any'
+    repsim contrasim fit clip.store minilm.store --positives example --class '*=any' --example-mark '#'
     repsim contrasim fit seed-*.store --faithful --held-out seed-9 --steps 1000 --out faithful.measure
     """
     from rich.console import Console
@@ -98,10 +104,11 @@ def fit(
     _check_out(out, force)
     sides = _sides(sources)
     classes = _classes(sides, layers or [], class_ or [])
+    examples = None if example_mark is None else _examples(example_mark, options)
     with bar("fitting") as on_progress:
         fitted = _fitted(
-            sides, options, training, seed=seed, classes=classes, held_out=kept, test_share=test_share,
-            sensitivity=sensitivity, on_progress=on_progress,
+            sides, options, training, seed=seed, classes=classes, examples=examples, held_out=kept,
+            test_share=test_share, sensitivity=sensitivity, on_progress=on_progress,
         )  # fmt: skip
     contrasim.save(fitted.measure, out)
     page = write_fit(fitted, out, provenance=_provenance(sources))
@@ -139,6 +146,17 @@ def _kind(choices: _Choices) -> "tuple[Options, Training]":
             "--negatives hard is for --positives example; among layers every other layer is a negative anyway."
         )
     return options, training
+
+
+def _examples(mark: str, options: "Options") -> Callable[[str], str]:
+    from repsim_jax.errors import RepsimError
+
+    if not mark or options.positives != "example":
+        raise RepsimError(
+            "--example-mark is the text between an example and the number of its row, such as '#', for "
+            "--positives example. Leave it out, or say both."
+        )
+    return lambda row: example_of(row, mark)
 
 
 def _held_out(names: list[str] | None, none: bool) -> tuple[str, ...] | None:

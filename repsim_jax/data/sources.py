@@ -52,7 +52,8 @@ def open_source(
 
     * "digits": scikit-learn's 1,797 real handwritten digits, float32 (64,) in [0, 1], with labels.
     * a folder: every .png, .jpg, .jpeg, .webp and .bmp in it and below; ids are relative paths, sorted.
-    * FILE.parquet: ``column`` holds encoded images (bytes, or Hugging Face's {"bytes": ...}) or text.
+    * FILE.parquet: ``column`` holds encoded images (bytes, or Hugging Face's {"bytes": ...}), text, or lists of texts
+      (captions), each of which is an example with id "ID#0", "ID#1", ...
     * FILE.txt: one sentence a line, UTF-8; ids are line numbers from 1.
     * FILE.npy, .npz, .safetensors: an array (n, ...), its rows are the examples; uint8 (n, h, w, 3) are images.
 

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     import pyarrow
     import pyarrow.parquet
 
+# Between the id of a row and the number of one of its texts.
+MARK = "#"
+_TEXTS = "texts"
+
 
 def parquet_source(path: Path, column: str | None, id_column: str | None) -> Source:
     """Opens one column of a parquet file.
@@ -20,7 +24,8 @@ def parquet_source(path: Path, column: str | None, id_column: str | None) -> Sou
     Args:
         path: The file.
         column: Bytes, or {"bytes": ...} as Hugging Face writes them: images. Strings: text. Lists of numbers: arrays.
-            None takes the only column that can hold examples.
+            Lists of strings, such as several captions of one image: text, each string an example of its own with id
+            "ID#0", "ID#1", ... None takes the only column that can hold examples.
         id_column: Column of ids; row numbers where None.
 
     Returns:
@@ -46,9 +51,14 @@ def parquet_source(path: Path, column: str | None, id_column: str | None) -> Sou
     if column not in kinds:
         kind = schema.field(column).type
         raise BadArrayError(
-            f"{path}: column {column!r} holds {kind}; expected encoded images, text or lists of numbers."
+            f"{path}: column {column!r} holds {kind}; expected encoded images, text, or lists of numbers or of texts."
         )
     ids = _ids(file, path, _known(id_column, names)) if id_column else tuple(map(str, range(file.metadata.num_rows)))
+    if kinds[column] == _TEXTS:
+        places = _places(file, path, column)
+        each = _Column(file, path, column, "text")
+        numbered = tuple(f"{ids[row]}{MARK}{number}" for row, number in places)
+        return Source(path.stem, "text", numbered, lambda i: each.get(*places[i]))
     return Source(path.stem, kinds[column], ids, _Column(file, path, column, kinds[column]).get)
 
 
@@ -59,13 +69,14 @@ class _Column:
         self._starts = np.concatenate([[0], np.cumsum(sizes)]).astype(int)
         self._held: tuple[int, Any] = (-1, None)
 
-    def get(self, row: int) -> Any:
+    def get(self, row: int, number: int | None = None) -> Any:
+        """The value of a row; where that is a list of texts, the one of this number."""
         group = int(np.searchsorted(self._starts, row, side="right")) - 1
         if self._held[0] != group:
             self._held = (group, _read(self._file, self._path, self._column, group))
         value = self._held[1][row - int(self._starts[group])].as_py()
         where = f"{self._path}, column {self._column!r}, row {row}"
-        value = value.get("bytes") if isinstance(value, dict) else value
+        value = value.get("bytes") if isinstance(value, dict) else value if number is None else value[number]
         if value is None or (self._modality == "text" and not value.strip()):
             raise BadArrayError(
                 f"{where} is empty; expected an example in every row. Skip bad examples to leave it out."
@@ -73,6 +84,20 @@ class _Column:
         if self._modality == "image":
             return decode_image(value, where)
         return np.asarray(value, np.float32) if self._modality == "array" else value
+
+
+def _places(file: "pyarrow.parquet.ParquetFile", path: Path, column: str) -> list[tuple[int, int]]:
+    """(row, number in its list) of every text; a row without any has none."""
+    from pyarrow import compute
+
+    places, row = [], 0
+    for group in range(file.num_row_groups):
+        for count in compute.call_function("list_value_length", [_read(file, path, column, group)]).to_pylist():
+            places += [(row, number) for number in range(count or 0)]
+            row += 1
+    if not places:
+        raise BadArrayError(f"{path}: column {column!r} holds no text in any row.")
+    return places
 
 
 def _read(file: "pyarrow.parquet.ParquetFile", path: Path, column: str, group: int) -> Any:
@@ -106,8 +131,11 @@ def _modality(kind: "pyarrow.DataType") -> str | None:
         return "image" if "bytes" in {kind.field(i).name for i in range(kind.num_fields)} else None
     if types.is_string(kind) or types.is_large_string(kind):
         return "text"
-    is_list = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
-    return "array" if is_list and (types.is_floating(kind.value_type) or types.is_integer(kind.value_type)) else None
+    if not (types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)):
+        return None
+    if types.is_string(kind.value_type) or types.is_large_string(kind.value_type):
+        return _TEXTS
+    return "array" if types.is_floating(kind.value_type) or types.is_integer(kind.value_type) else None
 
 
 def _only(candidates: list[str], path: Path) -> str:

@@ -241,6 +241,48 @@ def test_layers_and_classes_are_chosen_by_globs(here: Path):
     assert measure.settings["temperature"] == 0.1
 
 
+def test_captions_belong_to_their_images_by_the_mark_in_their_ids(here: Path):
+    """Three captions an image, in another order than the images: the fit takes all, the score the first of each."""
+    side = NETWORKS["net_1"]
+    ids = np.asarray(side.ids)
+    spoken = np.repeat(np.arange(len(ids)), 3)[::-1]
+    numbers = np.tile(np.arange(3), len(ids))
+    layers = {name: side.read(name)[spoken] + np.float32(0.01) * numbers[:, None] for name in side.names}
+    np.savez("words.npz", ids=[f"{ids[i]}#{k}" for i, k in zip(spoken, numbers, strict=True)], **layers)
+    both = ("net_0.npz", "words.npz", "--example-mark", "#")
+    pairs = ("--positives", "example", "--class", "*=any")
+    done = run("contrasim", "fit", *both, *pairs, *QUICK, "--out", "pairs")
+    assert done.exit_code == 0, done.output
+    assert set(load("pairs").anchor_ids) <= set(ids)
+    done = run("contrasim", "score", "pairs", *both, "--seen", "drop", "--measures", "procrustes", "--json")
+    document = json.loads(done.stdout)
+    assert document["num_examples"] == 13
+    first = {name: side.read(name)[::-1] for name in side.names}
+    np.savez("firsts.npz", ids=ids[::-1], **first)
+    done = run("contrasim", "score", "pairs", "net_0.npz", "words=firsts.npz", "--seen", "drop", "--measures",
+               "procrustes", "--json", "--out", "again")  # fmt: skip
+    again = json.loads(done.stdout)
+    for got, wanted in zip(document["measures"], again["measures"], strict=True):
+        np.testing.assert_allclose(got["values"], wanted["values"], atol=1e-5)
+    assert run("compare", *both, "--measures", "procrustes", "--out", "third").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("contrasim", "fit", *FILES, "--example-mark", "#"), "for --positives example"),
+        (("contrasim", "fit", *FILES, "--positives", "example", "--example-mark", ""), "such as '#'"),
+        (("compare", *FILES[:2], "--example-mark", ""), "such as '#'"),
+        (("compare", "net_0.npz", "bare.npz", "--example-mark", "#"), "bare has none"),
+    ],
+)
+def test_a_mark_that_marks_nothing_is_refused(here: Path, arguments: tuple[str, ...], message: str):
+    np.savez("bare.npz", x=np.eye(64, 4))
+    refused = run(*arguments)
+    assert refused.exit_code == 2
+    assert message in " ".join(refused.stderr.split())
+
+
 def test_faithful_is_the_papers(here: Path):
     quick = ("--steps", "5", "--batch-size", "32", "--test-share", "0")
     assert run("contrasim", "fit", *FILES[:2], "--faithful", *quick, "--out", "faithful").exit_code == 0

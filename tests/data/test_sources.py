@@ -86,6 +86,22 @@ def test_a_column_of_text_and_of_numbers(table):
     np.testing.assert_array_equal(source.get(4), [4, 1])
 
 
+def test_each_of_several_texts_is_an_example_of_its_own(tmp_path):
+    spoken = [["a cat", "a tabby"], [], None, ["a dog", "a hound", "a spaniel"]]
+    columns = {"file": ["1.jpg", "2.jpg", "3.jpg", "4.jpg"], "captions": pa.array(spoken, pa.list_(pa.string()))}
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet", row_group_size=2)
+    source = open_source(tmp_path / "t.parquet", column="captions", id_column="file")
+    assert source.ids == ("1.jpg#0", "1.jpg#1", "4.jpg#0", "4.jpg#1", "4.jpg#2")
+    assert [source.get(i) for i in range(5)] == ["a cat", "a tabby", "a dog", "a hound", "a spaniel"]
+    assert source.modality == "text"
+    blank = pa.table({"captions": pa.array([["a", " "], [None]], pa.list_(pa.string()))})
+    pq.write_table(blank, tmp_path / "blank.parquet")
+    assert set(bad_examples(open_source(tmp_path / "blank.parquet"))) == {"0#1", "1#0"}
+    pq.write_table(pa.table({"captions": pa.array([[], None], pa.list_(pa.string()))}), tmp_path / "none.parquet")
+    with pytest.raises(BadArrayError, match="holds no text in any row"):
+        open_source(tmp_path / "none.parquet")
+
+
 def test_the_only_fitting_column_needs_no_name(tmp_path):
     pq.write_table(pa.table({"number": [1, 2], "sentence": ["a", "b"]}), tmp_path / "t.parquet")
     assert open_source(tmp_path / "t.parquet").get(1) == "b"
