@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from repsim_jax.similarity.comparison import Comparison
+from repsim_jax.similarity.comparison import ByExample, Comparison
 
 MEASURES = (
     "linear_cka_unbiased",
@@ -83,6 +83,13 @@ def made_up(
     )
 
 
+def by_example(layers: tuple[str, ...], ids: tuple[str, ...], seed: int = 0) -> ByExample:
+    """Scores of single examples under two versions that differ more the deeper one looks."""
+    draws = np.random.default_rng(seed)
+    scores = 1 - np.abs(draws.normal(size=(len(layers), len(ids)))) * np.linspace(0.02, 0.3, len(layers))[:, None]
+    return ByExample("contrasim", layers, ids, scores, 0.1)
+
+
 def hostile(measures: tuple[str, ...] = ("linear_cka", "cca")) -> Comparison:
     """A comparison in which every name is an attack or an accident."""
     return made_up(
@@ -94,4 +101,5 @@ def hostile(measures: tuple[str, ...] = ("linear_cka", "cca")) -> Comparison:
         num_examples=100,
         notes=HOSTILE[:4],
         settings={key: key for key in HOSTILE},
+        by_example=by_example(HOSTILE, HOSTILE),
     )

@@ -1,5 +1,6 @@
 """``repsim compare A B``: from two stores, array files or models to a report, and to the exit status of a gate."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -100,9 +101,13 @@ def compare(
     ]
     if example_mark is not None:
         sides = [_firsts(side, example_mark) for side in sides]
-    if sides[0].name == sides[1].name:
+    alike = sides[0].name == sides[1].name
+    if alike and fitted is None:
         sides = [side._replace(name=spec) for side, spec in zip(sides, (a, b), strict=True)]
     comparison = _compared(sides, [fitted if name == _LEARNED and fitted else name for name in names], quiet=as_json)
+    if alike:
+        # A learned measure knew both versions by their name; the reader tells them apart by what was typed.
+        comparison = replace(comparison, name_a=a, name_b=b)
     verdict = _judged(comparison, policy)
     provenance = _provenance((a, b), examples, sides)
     page = report.write(comparison, out, title=title, gate=verdict, provenance=provenance)
@@ -169,6 +174,7 @@ def _check_out(out: Path, inputs: tuple[str, str], force: bool) -> None:
     import json
 
     from repsim_jax.errors import FileError
+    from repsim_jax.report.changes import EXAMPLES
     from repsim_jax.report.page import DOCUMENT, PAGE, TABLE
     from repsim_jax.report.sheets import PICTURES
 
@@ -178,7 +184,7 @@ def _check_out(out: Path, inputs: tuple[str, str], force: bool) -> None:
         return
     foreign = sorted(
         {one.name for one in out.iterdir() if not one.name.startswith(".repsim-")}
-        - {DOCUMENT, PAGE, PICTURES, TABLE, *_STORES}
+        - {DOCUMENT, EXAMPLES, PAGE, PICTURES, TABLE, *_STORES}
     )
     if foreign:
         raise FileError(

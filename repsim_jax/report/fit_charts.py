@@ -1,43 +1,19 @@
 """Which pictures does a fit of ContraSim need? Losses, accuracies with intervals, calibration, and what it rests on."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from repsim_jax.report.plots import LIGHT, Scheme, drawable, settings
+from repsim_jax.report.plots import LIGHT, settings
+from repsim_jax.report.row_charts import ACCENT, SECOND, WEAK, Chart, frame, name_rows
 from repsim_jax.report.tables import number
 from repsim_jax.report.text import shorten
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
     from repsim_jax.similarity.contrasim import Accuracy, ContraSim
 
-# Reads on light and on dark paper.
-ACCENT, SECOND, WEAK = "#2c8c8c", "#c2762b", "#8a979c"
-_WIDTH, _ROW, _FRAME = 4.4, 0.3, 0.95  # inches
-_LABEL_LENGTH, _MOST_ROWS = 30, 24
+_MOST_ROWS = 24
 _SMOOTH = 40  # parts of a loss curve that are averaged
-
-
-class Chart(NamedTuple):
-    """A picture of a fit.
-
-    Attributes:
-        stem: Safe file name without extension.
-        title: What it shows.
-        caption: What to read off it.
-        alt: What kind of picture it is, for those who do not see it.
-        figure: The drawing, in the light scheme.
-    """
-
-    stem: str
-    title: str
-    caption: str
-    alt: str
-    figure: "Figure"
 
 
 def charts(measure: "ContraSim", losses: np.ndarray) -> tuple[Chart, ...]:
@@ -59,7 +35,7 @@ def charts(measure: "ContraSim", losses: np.ndarray) -> tuple[Chart, ...]:
 
 def _losses(losses: np.ndarray) -> Chart:
     with settings():
-        figure, axes = _frame(9, LIGHT, "Loss of each step", f"{len(losses):,} steps · lower = better on its batch")
+        figure, axes = frame(9, LIGHT, "Loss of each step", f"{len(losses):,} steps · lower = better on its batch")
         steps = np.arange(1, len(losses) + 1)
         axes.plot(steps, losses, color=ACCENT, lw=0.6, alpha=0.45)
         parts = [part for part in np.array_split(np.arange(len(losses)), min(_SMOOTH, len(losses))) if len(part)]
@@ -86,12 +62,12 @@ def _accuracies(measure: "ContraSim") -> Chart:
     title, chance = "How often is it right?", found.seen.chance
     with settings():
         subtitle = f"share of decisions, 95 % intervals · higher = better, chance {chance:.0%}"
-        figure, axes = _frame(len(rows), LIGHT, title, subtitle)
+        figure, axes = frame(len(rows), LIGHT, title, subtitle)
         for place, (_, one, color) in enumerate(rows):
             axes.plot((100 * one.low, 100 * one.high), (place, place), color=color, lw=2, solid_capstyle="round")
             axes.plot(100 * one.share, place, "o", color=color, ms=5.5)
         axes.axvline(100 * chance, color=LIGHT.muted, lw=1, ls=(0, (4, 3)))
-        _name_rows(axes, [label for label, _, _ in rows], LIGHT)
+        name_rows(axes, [label for label, _, _ in rows], LIGHT)
         axes.set_xlim(-2, 102)
         axes.set_xlabel("right decisions, %  (dashed: chance)", color=LIGHT.muted)
     unseen = f", {found.unseen.total:,} with a held-out one" if found.unseen is not None else ""
@@ -109,7 +85,7 @@ def _calibration(measure: "ContraSim") -> Chart:
     ]
     title = "What does a score say?"
     with settings():
-        figure, axes = _frame(len(rows), LIGHT, title, "mean score on held-out examples · higher = more alike")
+        figure, axes = frame(len(rows), LIGHT, title, "mean score on held-out examples · higher = more alike")
         for place, (_, value, color) in enumerate(rows):
             axes.barh(place, value, height=0.56, color=color)
             shift = 0.02 if value >= 0 else -0.02
@@ -119,7 +95,7 @@ def _calibration(measure: "ContraSim") -> Chart:
             )
         axes.plot((found.chance_high,) * 2, (-0.5, 2.5), color=LIGHT.muted, lw=1, ls=(0, (4, 3)))
         axes.axvline(0, color=LIGHT.muted, lw=0.8)
-        _name_rows(axes, [label for label, _, _ in rows], LIGHT)
+        name_rows(axes, [label for label, _, _ in rows], LIGHT)
         lowest = min(0.0, *(value for _, value, _ in rows))
         axes.set_xlim(lowest - (0.15 if lowest < 0 else 0), 1.12)
         axes.set_xlabel("score  (dashed: 95 % of permuted scores are below)", color=LIGHT.muted)
@@ -136,7 +112,7 @@ def _sensitivity(measure: "ContraSim") -> Chart:
     title, rows = "What does it rest on?", list(found.sensitivity.items())
     with settings():
         subtitle = "change in accuracy of a shorter fit without it · left = it is needed"
-        figure, axes = _frame(len(rows), LIGHT, title, subtitle)
+        figure, axes = frame(len(rows), LIGHT, title, subtitle)
         values = [100 * change for _, change in rows]
         axes.barh(range(len(rows)), values, height=0.56, color=[SECOND if v < -10 else ACCENT for v in values])
         reach = max(12.0, *(1.25 * abs(value) for value in values))
@@ -145,44 +121,10 @@ def _sensitivity(measure: "ContraSim") -> Chart:
             axes.text(value + shift, place, f"{value:+.0f}", va="center", ha=side, color=LIGHT.ink, fontsize=7.5)
         axes.axvline(0, color=LIGHT.muted, lw=0.8)
         axes.set_xlim(-reach, reach)
-        _name_rows(axes, [name for name, _ in rows], LIGHT)
+        name_rows(axes, [name for name, _ in rows], LIGHT)
         axes.set_xlabel("percentage points, among the others", color=LIGHT.muted)
     name, change = min(rows, key=lambda row: row[1])
     caption = f"Most is lost without {shorten(name, 60)}: {100 * change:+.0f} points." if change < 0 else (
         "Nothing is lost where any one of them is left out."
     )  # fmt: skip
     return Chart("sensitivity", title, caption, "Bar chart of the change in accuracy without each source.", figure)
-
-
-def _frame(rows: int, scheme: Scheme, title: str, subtitle: str) -> "tuple[Figure, Axes]":
-    """Axes with our heading, tall enough for so many rows."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    height = max(rows, 3) * _ROW
-    size = _WIDTH + 2.6, height + _FRAME
-    figure = Figure(figsize=size, facecolor=scheme.paper)
-    FigureCanvasAgg(figure)
-    axes = figure.add_axes((2.4 / size[0], 0.45 / size[1], _WIDTH / size[0], height / size[1]))
-    axes.set_facecolor("none")
-    for name in ("top", "right", "left"):
-        axes.spines[name].set_visible(False)
-    axes.spines["bottom"].set_color(scheme.muted)
-    axes.tick_params(colors=scheme.ink, color=scheme.muted, length=2)
-    place: dict[str, Any] = {
-        "xycoords": "axes fraction", "textcoords": "offset points", "va": "bottom", "annotation_clip": False,
-        "parse_math": False,
-    }  # fmt: skip
-    axes.annotate(drawable(title), (0, 1), (0, 20), fontsize=11, fontweight="bold", color=scheme.ink, **place)
-    axes.annotate(drawable(subtitle), (0, 1), (0, 7), color=scheme.muted, **place)
-    return figure, axes
-
-
-def _name_rows(axes: "Axes", names: Sequence[str], scheme: Scheme) -> None:
-    axes.set_yticks(range(len(names)), [drawable(shorten(name, _LABEL_LENGTH)) for name in names])
-    for text in axes.get_yticklabels():
-        text.set_parse_math(False)
-    axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.tick_params(axis="y", length=0, pad=6, colors=scheme.ink)
-    axes.grid(axis="x", color=scheme.muted, alpha=0.2, lw=0.6)
-    axes.set_axisbelow(True)

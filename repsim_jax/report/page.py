@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from repsim_jax.report import panels, plots, words
+from repsim_jax.report.changes import EXAMPLES, changed_most, changes_chart, changes_to_csv
 from repsim_jax.report.findings import digest
 from repsim_jax.report.sheets import Picture, environment, picture_of, shortened, write_files
 from repsim_jax.report.tables import number, to_csv, to_json
@@ -43,7 +44,7 @@ def render(
         UnknownNameError: If a measure is not registered.
     """
     found = digest(comparison)
-    return _page(found, _pictures(found), title, gate, provenance or {})
+    return _page(found, _pictures(found), _changes(found), title, gate, provenance or {})
 
 
 def write(
@@ -54,7 +55,7 @@ def write(
     gate: "GateResult | None" = None,
     provenance: Mapping[str, str] | None = None,
 ) -> Path:
-    """Writes the page, its pictures (PNG and SVG), the table (CSV) and the document (JSON) into a folder.
+    """Writes the page, its pictures (PNG and SVG), the tables (CSV) and the document (JSON) into a folder.
 
     Everything is written under temporary names first and then moved, the page last: a page that is there is whole.
 
@@ -73,12 +74,15 @@ def write(
         FileError: If the folder cannot be written; NoSpaceError if the disk is full.
     """
     found = digest(comparison)
-    drawn = _pictures(found)
+    drawn, changed = _pictures(found), _changes(found)
     document = to_json(found, gate=gate, provenance=dict(provenance or {}))
-    files = {path: content for picture in drawn for path, content in picture.files.items()}
+    pictures = drawn if changed is None else [*drawn, changed]
+    files = {path: content for picture in pictures for path, content in picture.files.items()}
+    if comparison.by_example is not None:
+        files[EXAMPLES] = changes_to_csv(comparison.by_example).encode()
     files[TABLE] = to_csv(comparison).encode()
     files[DOCUMENT] = json.dumps(document, indent=1, allow_nan=False).encode()
-    files[PAGE] = _page(found, drawn, title, gate, provenance or {}).encode()
+    files[PAGE] = _page(found, drawn, changed, title, gate, provenance or {}).encode()
     return write_files(Path(out), files, page=PAGE)
 
 
@@ -86,12 +90,24 @@ def _pictures(found: "Digest") -> list[Picture]:
     return [picture_of(panel, plots.draw(panel, plots.LIGHT)) for panel in panels.panels(found)]
 
 
+def _changes(found: "Digest") -> Picture | None:
+    chart = changes_chart(found)
+    return None if chart is None else picture_of(chart, chart.figure)
+
+
 def _page(
-    found: "Digest", drawn: list[Picture], title: str | None, gate: "GateResult | None", provenance: Mapping[str, str]
+    found: "Digest",
+    drawn: list[Picture],
+    changed: Picture | None,
+    title: str | None,
+    gate: "GateResult | None",
+    provenance: Mapping[str, str],
 ) -> str:
     import repsim_jax
+    from repsim_jax import similarity
 
     comparison, lead = found.comparison, found.lead
+    by_example = comparison.by_example
     heat = {picture.panel.stem: picture for picture in drawn[: len(found.readings)]}
     lead_picture = heat.pop(panels.heat_panel(found, lead).stem)
     name_a, name_b = words.names(found)
@@ -110,6 +126,9 @@ def _page(
         across=drawn[len(found.readings) :],
         parted=found.disagreements,
         nearest=_nearest(found),
+        changed=changed,
+        changed_by=similarity.measure(by_example.measure).title if by_example else None,
+        moved=changed_most(by_example) if by_example else [],
         conclusions=words.conclusions(found),
         name_a=name_a,
         name_b=name_b,

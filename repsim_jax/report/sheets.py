@@ -16,8 +16,8 @@ from repsim_jax.report.text import printable
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from repsim_jax.report.fit_charts import Chart
     from repsim_jax.report.panels import Panel
+    from repsim_jax.report.row_charts import Chart
 
 PICTURES = "figures"
 _LONGEST_TEXT = 1200  # of a store's metadata, say; the document beside the page has all of it

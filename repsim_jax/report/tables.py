@@ -6,6 +6,8 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from repsim_jax.report.text import csv_cell, shorten, styled
 
 if TYPE_CHECKING:
@@ -15,11 +17,13 @@ if TYPE_CHECKING:
 
     from repsim_jax.evaluation.gate import Check, GateResult
     from repsim_jax.report.findings import Digest
-    from repsim_jax.similarity.comparison import Comparison
+    from repsim_jax.similarity.comparison import ByExample, Comparison
 
 SCHEMA = "repsim.compare/1"
 # More lines than this scroll the verdict off a terminal; the page and the CSV have them all.
 _TERMINAL_ROWS, _TERMINAL_FINDINGS = 12, 20
+# Examples that changed most, in the document and at the terminal.
+_MOST_CHANGED, _MOST_TOLD = 100, 5
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -102,12 +106,19 @@ def to_json(
         "layers_b": [{"name": n, "width": int(w)} for n, w in zip(layers_b, comparison.widths_b, strict=True)],
         "measures": measures,
         "rank_correlations": [[_finite(float(value)) for value in row] for row in found.correlations],
+        "by_example": None if comparison.by_example is None else _by_example_json(comparison.by_example),
         "gate": None if gate is None else _gate_json(gate),
         "notes": list(comparison.notes),
         "settings": comparison.settings,
         "provenance": dict(provenance or {}),
     }
     return json.loads(json.dumps(document, default=str, allow_nan=True), parse_constant=lambda _: None)
+
+
+def _by_example_json(one: "ByExample") -> dict[str, Any]:
+    listed = [{"id": name, "mean": mean} for name, mean in one.changed_most(_MOST_CHANGED)]
+    medians = dict(zip(one.layers, np.median(one.scores, axis=1).tolist(), strict=True))
+    return {"measure": one.measure, "chance": one.chance, "medians": medians, "changed_most": listed}
 
 
 def _gate_json(gate: "GateResult") -> dict[str, Any]:
@@ -140,6 +151,10 @@ def summary(found: "Digest", *, gate: "GateResult | None" = None) -> "Group":
     parts += [styled(f"Nearest layers by {found.lead.title} ({found.lead.direction})", "bold"), _best_table(found)]
     if len(found.readings) > 1:
         parts += [styled("Measures, from most to least in agreement with the others", "bold"), _measure_table(found)]
+    if found.comparison.by_example is not None:
+        listed = found.comparison.by_example.changed_most(_MOST_TOLD)
+        told = ", ".join(f"{shorten(one, 24)} ({number(mean, 2)})" for one, mean in listed)
+        parts += [styled("Examples that the two see most differently, mean over layers", "bold"), styled(told), Text()]
     warnings = words.conclusions(found).cautions
     if warnings:
         parts += [*(Text("! ", style="yellow").append(styled(one)) for one in warnings)]

@@ -25,6 +25,36 @@ class Row(NamedTuple):
     width_b: int
 
 
+class ByExample(NamedTuple):
+    """How alike two versions of a model see each single example, by a measure that can tell.
+
+    Attributes:
+        measure: Its name, as registered; higher is more alike.
+        layers: Names of the layers that both versions have.
+        ids: Of the examples.
+        scores: (layers, examples), each layer with its namesake in the other version.
+        chance: What unrelated rows score on average; None where that is not known.
+    """
+
+    measure: str
+    layers: tuple[str, ...]
+    ids: tuple[str, ...]
+    scores: np.ndarray
+    chance: float | None
+
+    def changed_most(self, most: int) -> list[tuple[str, float]]:
+        """The examples that the versions see most differently.
+
+        Args:
+            most: At most how many.
+
+        Returns:
+            Id and mean score over the layers, lowest first.
+        """
+        means = self.scores.mean(axis=0)
+        return [(self.ids[i], float(means[i])) for i in np.argsort(means, kind="stable")[:most]]
+
+
 @dataclass(frozen=True)
 class Comparison:
     """All layer pairs of two models under several measures.
@@ -41,6 +71,7 @@ class Comparison:
         widths_b: Features of each layer of the second.
         notes: What a reader must know before concluding, in plain sentences (few rows, biased estimator, ...).
         settings: What else produced the values (versions, options), JSON-serializable.
+        by_example: Scores of single examples, where two versions of a model were compared by a learned measure.
     """
 
     name_a: str
@@ -54,6 +85,7 @@ class Comparison:
     widths_b: tuple[int, ...]
     notes: tuple[str, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
+    by_example: ByExample | None = None
 
     def matrix(self, measure: str) -> np.ndarray:
         """Values of one measure as a (layers_a, layers_b) array.

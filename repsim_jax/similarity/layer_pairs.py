@@ -80,6 +80,7 @@ def compare(
             *(note for one in learned for note in one.notes(*sides, *rows)),
         ),
         settings={"jax": jax.__version__, "backend": jax.default_backend(), **_told(learned, sides)},
+        by_example=next((found for one in learned if (found := one.by_example(*sides, *rows)) is not None), None),
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from repsim_jax.activations.layers import Layers
 from repsim_jax.errors import UnknownNameError
 from repsim_jax.similarity import canonical, cka, dissimilarity, neighbors, prediction, shape
+from repsim_jax.similarity.comparison import ByExample
 
 Invariance = Literal["translation", "isotropic scaling", "orthogonal", "permutation", "invertible linear"]
 
@@ -60,6 +61,7 @@ class LearnedMeasure(Protocol):
         settings: What is known about it, JSON-serializable.
         rows: Those of the rows of a and of b on which it may be scored; raises where it may not.
         scores: (L_A, L_B) values on such rows.
+        by_example: Scores of single examples where both sides have the same layers; None where there are none.
         notes: What a reader must know before concluding from these values, in sentences.
         doubt: Why no gate may rest on it for these two, a clause; None where nothing speaks against it.
     """
@@ -80,6 +82,10 @@ class LearnedMeasure(Protocol):
 
     def scores(self, a: Layers, b: Layers, rows_a: np.ndarray, rows_b: np.ndarray) -> np.ndarray:
         """All layer pairs on such rows."""
+        ...
+
+    def by_example(self, a: Layers, b: Layers, rows_a: np.ndarray, rows_b: np.ndarray) -> ByExample | None:
+        """Scores of single examples on such rows."""
         ...
 
     def notes(self, a: Layers, b: Layers, rows_a: np.ndarray, rows_b: np.ndarray) -> tuple[str, ...]:

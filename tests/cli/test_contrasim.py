@@ -83,6 +83,27 @@ def test_a_score_leads_with_the_learned_measure(here: Path):
     assert "ContraSim (learned)" in Path("repsim-report/report.html").read_text()
 
 
+def test_two_versions_are_told_apart_example_by_example(here: Path):
+    """A new version that garbles three images: these are the ones that the report names."""
+    side = NETWORKS["net_0"]
+    ids = np.asarray(side.ids)
+    done = run("contrasim", "score", "measure", "net_0.npz", "net_0=net_0.npz", "--seen", "drop", "--json")
+    assert done.exit_code == 0, done.output
+    document = json.loads(done.stdout)
+    left = [one["id"] for one in document["by_example"]["changed_most"]]
+    assert document["by_example"]["changed_most"][0]["mean"] == pytest.approx(1, abs=1e-5)
+    garbled = left[2:5]
+    layers = {name: side.read(name).copy() for name in side.names}
+    for layer in layers.values():
+        layer[np.isin(ids, garbled)] *= -1
+    np.savez("new.npz", ids=ids, **layers)
+    done = run("contrasim", "score", "measure", "net_0.npz", "net_0=new.npz", "--seen", "drop", "--force")
+    assert done.exit_code == 0, done.output
+    told = done.stdout.split("see most differently")[1]
+    assert all(one in told.split("(1.00)")[0] for one in garbled)
+    assert Path("repsim-report/examples.csv").read_text().count("\n") == 14
+
+
 def test_a_score_as_json_has_what_a_reader_must_know(here: Path):
     done = run("contrasim", "score", "measure", "net_0.npz", "net_3.npz", "--seen", "drop", "--json")
     document = json.loads(done.stdout)

@@ -6,8 +6,9 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
-from comparisons import HOSTILE, hostile, made_up
+from comparisons import HOSTILE, by_example, hostile, made_up
 
 from repsim_jax.errors import FileError, NoSpaceError
 from repsim_jax.evaluation import Check, GateResult
@@ -44,7 +45,7 @@ def outline_of(hostile_names: bool) -> Outline:
     names = HOSTILE if hostile_names else tuple(f"layer_{k}" for k in range(len(HOSTILE)))
     comparison = hostile() if hostile_names else made_up(
         measures=("linear_cka", "cca"), layers_a=names, layers_b=names, num_examples=100, notes=names[:4],
-        settings={key: key for key in names},
+        settings={key: key for key in names}, by_example=by_example(names, names),
     )  # fmt: skip
     failed = FAILED if hostile_names else FAILED._replace(rule="r", layer_a="a", layer_b="b", measure="m")
     gate = GateResult(False, (failed,), (failed,), names[0])
@@ -74,7 +75,9 @@ def test_hostile_names_are_shown_as_they_are(outline: Outline):
 def test_the_page_loads_nothing_and_runs_nothing(outline: Outline, written: Path):
     assert {link.split(",")[0] for link in outline.links if link.startswith("data:")} == {"data:image/svg+xml;base64"}
     others = {link for link in outline.links if not link.startswith("data:")}
-    assert all(re.fullmatch(r"#[a-z]+|table\.csv|comparison\.json|figures/[\w.-]+", link) for link in others)
+    assert all(
+        re.fullmatch(r"#[a-z]+|table\.csv|examples\.csv|comparison\.json|figures/[\w.-]+", link) for link in others
+    )
     text = written.read_text()
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
     assert policy.replace("'", "&#39;") in text or policy in text
@@ -145,3 +148,27 @@ def test_a_failed_write_leaves_the_earlier_report(tmp_path: Path, monkeypatch, n
     with pytest.raises(kind, match="the report cannot be written"):
         write(made_up(3, 3, ("rsa",)), tmp_path, title="Second")
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_the_page_tells_what_changed_and_lists_every_example_in_a_file(tmp_path: Path):
+    layers, ids = tuple(f"block_{k}" for k in range(6)), tuple(f"=photo_{i}.jpg" for i in range(40))
+    found = by_example(layers, ids)
+    text = write(made_up(layers_a=layers, layers_b=layers, by_example=found), tmp_path).read_text()
+    assert "What changed, example by example" in text
+    order = np.argsort(found.scores.mean(0))
+    listed = re.findall(r'<th scope="row" class="name">=(photo_\d+\.jpg)', text)
+    assert listed == [ids[i][1:] for i in order[:12]]
+    with (tmp_path / "examples.csv").open() as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["id", "mean", *layers]
+    assert [row[0] for row in rows[1:]] == [f"'{ids[i]}" for i in order]
+    np.testing.assert_allclose([float(row[1]) for row in rows[1:]], found.scores.mean(0)[order], rtol=1e-5)
+    assert (tmp_path / "figures" / "changes.png").stat().st_size > 5000
+    document = json.loads((tmp_path / "comparison.json").read_text())["by_example"]
+    assert document["changed_most"][0]["id"] == ids[order[0]]
+    assert document["medians"]["block_5"] == pytest.approx(np.median(found.scores[5]))
+
+
+def test_models_that_differ_have_no_chapter_on_what_changed(tmp_path: Path):
+    assert "What changed" not in write(made_up(), tmp_path).read_text()
+    assert not (tmp_path / "examples.csv").exists()

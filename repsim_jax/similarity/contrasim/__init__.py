@@ -18,7 +18,7 @@ from repsim_jax.similarity.contrasim.options import (
     Options,
     Training,
 )
-from repsim_jax.similarity.contrasim.scoring import encode_layers, score, score_pairs
+from repsim_jax.similarity.contrasim.scoring import encode_layers, example_scores, score, score_pairs
 
 __all__ = [
     "FAITHFUL",
@@ -33,6 +33,7 @@ __all__ = [
     "Training",
     "collect",
     "encode_layers",
+    "example_scores",
     "fit",
     "load",
     "save",

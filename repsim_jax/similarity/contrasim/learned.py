@@ -8,10 +8,11 @@ import numpy as np
 
 from repsim_jax.activations.layers import Layers
 from repsim_jax.errors import AlignmentError, BadArrayError, UnknownNameError
+from repsim_jax.similarity.comparison import ByExample
 from repsim_jax.similarity.contrasim.diagnosis import Accuracy
 from repsim_jax.similarity.contrasim.fitting import weights_of
 from repsim_jax.similarity.contrasim.measure import ContraSim
-from repsim_jax.similarity.contrasim.scoring import score_pairs
+from repsim_jax.similarity.contrasim.scoring import example_scores, score_pairs
 from repsim_jax.similarity.inputs import checked_layers
 from repsim_jax.similarity.registry import Measure, measure
 
@@ -119,14 +120,38 @@ class Learned:
             BadArrayError: If a layer holds NaN or infinity, is constant, or has another width than was fitted.
             UnknownNameError: For projected input, if a layer was not fitted.
         """
-        sides = [self._read(side, rows) for side, rows in ((a, rows_a), (b, rows_b))]
+        return np.asarray(score_pairs(self.measure, **self._inputs(a, b, rows_a, rows_b)), np.float64)
+
+    def by_example(self, a: Layers, b: Layers, rows_a: np.ndarray, rows_b: np.ndarray) -> ByExample | None:
+        """Scores each example, where both sides have the same layers: what changed between two versions of a model?
+
+        Args:
+            a: One side.
+            b: The other.
+            rows_a: From ``rows``.
+            rows_b: From ``rows``.
+
+        Returns:
+            Each layer with its namesake; None where the sides differ in layers or widths, or the measure compares
+            whole sets only.
+        """
+        widths = [tuple(side.width(layer) for layer in side.names) for side in (a, b)]
+        if a.names != b.names or widths[0] != widths[1] or self.measure.options.objective == "deep_cka":
+            return None
+        scores = example_scores(self.measure, **self._inputs(a, b, rows_a, rows_b))
+        ids = [str(row) for row in rows_a] if a.ids is None else [a.ids[row] for row in rows_a]
+        found = self.measure.diagnosis
+        chance = None if found is None else found.chance_mean
+        return ByExample(self.descriptor.name, a.names, tuple(ids), np.asarray(scores, np.float64), chance)
+
+    def _inputs(self, a: Layers, b: Layers, rows_a: np.ndarray, rows_b: np.ndarray) -> dict[str, Any]:
+        """What scoring takes, of both sides."""
         anchors = [None if not self.measure.anchor_ids else self._read(one, self._anchor_rows(one)) for one in (a, b)]
         sources = [[(self._source(side) or "", layer) for layer in side.names] for side in (a, b)]
-        scores = score_pairs(
-            self.measure, *sides,
-            anchors_x=anchors[0], anchors_y=anchors[1], sources_x=sources[0], sources_y=sources[1],
-        )  # fmt: skip
-        return np.asarray(scores, np.float64)
+        return {
+            "xs": self._read(a, rows_a), "anchors_x": anchors[0], "sources_x": sources[0],
+            "ys": self._read(b, rows_b), "anchors_y": anchors[1], "sources_y": sources[1],
+        }  # fmt: skip
 
     def notes(self, a: Layers, b: Layers, rows_a: np.ndarray, rows_b: np.ndarray) -> tuple[str, ...]:
         """What a reader must know before concluding from the scores.

@@ -224,9 +224,29 @@ def set_scores(z: Float[Array, "s n q"], other: Float[Array, "t n q"], *, option
         return _cka(z, other)
     if options.similarity == "dot":
         return z.reshape(len(z), -1) @ other.reshape(len(other), -1).T / n
+    return _closeness(jnp.einsum("snq,tnq->nst", z, other)).mean(0)
+
+
+def row_scores(z: Float[Array, "s n q"], other: Float[Array, "s n q"], *, options: Options) -> Float[Array, "s n"]:
+    """The score of each row of layer s of one side with the same row of layer s of the other.
+
+    Args:
+        z: Encoded layers, unit rows.
+        other: As many encoded layers of the same examples.
+        options: Dot product or distance; ``deep_cka`` has no scores of rows.
+
+    Returns:
+        Scores in [-1, 1], whose mean over rows is that of ``set_scores``.
+    """
+    products = jnp.einsum("snq,snq->sn", z, other)
+    return products if options.similarity == "dot" else _closeness(products)
+
+
+def _closeness(products: jax.Array) -> jax.Array:
+    """One minus the distance of unit vectors of these products."""
     # Where rows agree the distance has no gradient; nothing is to be learned there.
-    squared = 2.0 - 2.0 * jnp.einsum("snq,tnq->nst", z, other)
-    return 1.0 - jnp.where(squared > 1e-12, jnp.sqrt(jnp.where(squared > 1e-12, squared, 1.0)), 0.0).mean(0)
+    squared = 2.0 - 2.0 * products
+    return 1.0 - jnp.where(squared > 1e-12, jnp.sqrt(jnp.where(squared > 1e-12, squared, 1.0)), 0.0)
 
 
 def _cka(z: Float[Array, "s n q"], other: Float[Array, "t n q"]) -> Float[Array, "s t"]:

@@ -15,10 +15,15 @@ from repsim_jax.similarity.cka import linear_cka_pairs
 from repsim_jax.similarity.contrasim.encoder import Params
 from repsim_jax.similarity.contrasim.inputs import Standard
 from repsim_jax.similarity.contrasim.measure import ContraSim
-from repsim_jax.similarity.contrasim.objectives import embed, set_scores
+from repsim_jax.similarity.contrasim.objectives import embed, row_scores, set_scores
 from repsim_jax.similarity.contrasim.options import Options
 from repsim_jax.similarity.contrasim.tables import prepare
 from repsim_jax.similarity.inputs import checked_layers
+
+_ROWS_DIFFER = (
+    "contrasim compares the same n examples: got {} rows of x and {} of y. Pass rows of the same inputs, in the same "
+    "order."
+)
 
 
 def score(
@@ -94,14 +99,50 @@ def score_pairs(
         for side, anchors, sources, name in ((xs, anchors_x, sources_x, "x"), (ys, anchors_y, sources_y, "y"))
     )
     if z.shape[1] != other.shape[1]:
-        raise BadArrayError(
-            f"contrasim compares the same n examples: got {z.shape[1]} rows of x and {other.shape[1]} of y. "
-            "Pass rows of the same inputs, in the same order."
-        )
+        raise BadArrayError(_ROWS_DIFFER.format(z.shape[1], other.shape[1]))
     if measure.options.objective == "deep_cka":
         # The registered measure: its tiles hold no n x n matrix, as the objective's Gram matrices of a batch do.
         return linear_cka_pairs(list(z), list(other))
     return _pairs(z, other, options=measure.options)
+
+
+def example_scores(
+    measure: ContraSim,
+    xs: Sequence[Any],
+    ys: Sequence[Any],
+    *,
+    anchors_x: Sequence[Any] | None = None,
+    anchors_y: Sequence[Any] | None = None,
+    sources_x: Sequence[tuple[str, str]] | None = None,
+    sources_y: Sequence[tuple[str, str]] | None = None,
+) -> Float[Array, "l n"]:
+    """ContraSim of each single example, in layer l of one side and layer l of the other: what changed between versions?
+
+    Args:
+        measure: From ``fit`` or ``load``; not of the objective ``deep_cka``, which compares whole sets only.
+        xs: L representations (n, d_l).
+        ys: As many representations (n, d_m) of the same examples.
+        anchors_x: For each of xs the measure's anchor examples (k, d_l), for relative input.
+        anchors_y: The same for ys.
+        sources_x: For each of xs its (source, layer), for projected input.
+        sources_y: The same for ys.
+
+    Returns:
+        (L, n) scores in [-1, 1]; their mean over examples is what ``score`` gives for these two layers.
+
+    Raises:
+        BadArrayError: As ``score``; if the sides differ in their number of layers, or the measure has no such scores.
+        UnknownNameError: As ``score``.
+    """
+    if measure.options.objective == "deep_cka":
+        raise BadArrayError("contrasim with the objective deep_cka compares sets of examples, and no single ones.")
+    if len(xs) != len(ys):
+        raise BadArrayError(f"contrasim compares layer l with layer l here: got {len(xs)} layers and {len(ys)}.")
+    z = encode_layers(measure, xs, anchors=anchors_x, sources=sources_x, name="x")
+    other = encode_layers(measure, ys, anchors=anchors_y, sources=sources_y, name="y")
+    if z.shape[1] != other.shape[1]:
+        raise BadArrayError(_ROWS_DIFFER.format(z.shape[1], other.shape[1]))
+    return _by_example(z, other, options=measure.options)
 
 
 def encode_layers(
@@ -165,6 +206,11 @@ def _encode(params: Params, x: jax.Array, by: Any, *, source: str | None, option
 @partial(jax.jit, static_argnames=("options",))
 def _pairs(z: jax.Array, other: jax.Array, *, options: Options) -> jax.Array:
     return jnp.clip(set_scores(z, other, options=options), -1.0, 1.0)
+
+
+@partial(jax.jit, static_argnames=("options",))
+def _by_example(z: jax.Array, other: jax.Array, *, options: Options) -> jax.Array:
+    return jnp.clip(row_scores(z, other, options=options), -1.0, 1.0)
 
 
 def _check_widths(measure: ContraSim, layers: Sequence[jax.Array], names: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ import pytest
 from repsim_jax import similarity
 from repsim_jax.errors import BadArrayError, UnknownNameError
 from repsim_jax.losses import supervised_contrastive
-from repsim_jax.similarity.contrasim import ContraSim, encode_layers, score, score_pairs
+from repsim_jax.similarity.contrasim import ContraSim, encode_layers, example_scores, score, score_pairs
 from repsim_jax.similarity.contrasim.encoder import encode, init
 from repsim_jax.similarity.contrasim.objectives import set_scores
 from repsim_jax.similarity.contrasim.scoring import _encode
@@ -254,3 +254,26 @@ def test_projected_input_needs_a_source_that_was_fitted(measures):
 def test_nothing_to_score_is_refused(measures):
     with pytest.raises(BadArrayError, match="at least one layer, got none"):
         score_pairs(measures("raw"), [], [rows()])
+
+
+@pytest.mark.parametrize("similarity", ["dot", "distance"])
+def test_scores_of_single_examples_are_those_of_the_encoded_rows_and_average_to_the_score(similarity: str):
+    measure = untrained(input="raw", similarity=similarity)
+    xs, ys = [rows(1), rows(2)], [rows(3), rows(2)]
+    found = np.asarray(example_scores(measure, xs, ys))
+    z, other = (np.asarray(encode_layers(measure, side), float) for side in (xs, ys))
+    products = (z * other).sum(-1)
+    wanted = products if similarity == "dot" else 1 - np.linalg.norm(z - other, axis=-1)
+    # Where rows agree, a distance is the root of what rounding leaves.
+    np.testing.assert_allclose(found[0], wanted[0], atol=2e-6)
+    np.testing.assert_allclose(found[1], 1, atol=2e-3 if similarity == "distance" else 2e-6)
+    np.testing.assert_allclose(found.mean(1)[0], score_pairs(measure, xs, ys)[0, 0], atol=2e-6)
+
+
+def test_what_has_no_scores_of_single_examples_says_so():
+    with pytest.raises(BadArrayError, match="compares sets of examples"):
+        example_scores(untrained(input="raw", objective="deep_cka"), [rows()], [rows()])
+    with pytest.raises(BadArrayError, match="got 2 layers and 1"):
+        example_scores(untrained(input="raw"), [rows(), rows()], [rows()])
+    with pytest.raises(BadArrayError, match="got 20 rows of x and 19 of y"):
+        example_scores(untrained(input="raw"), [rows()], [rows()[:19]])
