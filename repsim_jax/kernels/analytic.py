@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 from repsim_jax._compat import is_traced
 from repsim_jax.errors import BadArrayError, UnknownNameError
 from repsim_jax.kernels._activations import CLOSED_FORMS, FUNCTIONS, Elementwise, Moments, dual_of
+from repsim_jax.kernels._convolutions import pooled_kernels
 from repsim_jax.linalg import precise_jit
 
 ACTIVATIONS = (*CLOSED_FORMS, *FUNCTIONS)
@@ -116,19 +117,20 @@ def _mlp_kernels(
     dual = dual_of(activation, degree)
     weight, bias = (jnp.square(std).astype(x.dtype) for std in (weight_std, bias_std))
 
-    def dense(features: Moments, weight: jax.Array, bias: jax.Array) -> Moments:
-        return Moments(weight * features.x + bias, weight * features.y + bias, weight * features.squared)
-
     def layer(carry: tuple[Moments, jax.Array, jax.Array], stds: tuple[jax.Array, jax.Array]) -> tuple[Any, jax.Array]:
         before, ntk, _ = carry
         features, slopes, unresolved = dual(before)
-        after = dense(features, *stds)
+        after = _dense(features, *stds)
         return (after, after.kernel + stds[0] * slopes * ntk, features.kernel), unresolved
 
-    first = dense(_input_moments(x, y), weight[0], bias[0])
+    first = _dense(_input_moments(x, y), weight[0], bias[0])
     start = (first, first.kernel, jnp.zeros_like(first.squared))
     (last, ntk, conjugate), unresolved = jax.lax.scan(layer, start, (weight[1:], bias[1:]))
     return Kernels(last.kernel, ntk, conjugate), jnp.max(unresolved)
+
+
+def _dense(features: Moments, weight: jax.Array, bias: jax.Array) -> Moments:
+    return Moments(weight * features.x + bias, weight * features.y + bias, weight * features.squared)
 
 
 def _input_moments(x: jax.Array, y: jax.Array) -> Moments:
@@ -166,12 +168,12 @@ def convnet_kernels(
     Raises:
         BadArrayError: If the inputs are not images of one size and of finite numbers, if a number is out of range, or
             if the kernels overflow.
-        MissingPackageError: If neural-tangents is not installed.
 
     Source:
-        Novak et al. 2019 (arXiv 1810.05148); Arora et al. 2019 (arXiv 1904.11955); neural-tangents 0.6.5.
+        Novak et al. 2019 (arXiv 1810.05148); Arora et al. 2019 (arXiv 1904.11955).
 
     Differs:
+        Carries squared distances between all positions, as ``mlp_kernels`` does, so that float32 keeps its digits.
         In the standard parametrization, which ``encoders`` are trained in, the NNGP is the same, the NTK is not: see
         ``mlp_kernels``.
     """
@@ -194,16 +196,13 @@ def convnet_kernels(
 def _convnet_kernels(
     x: jax.Array, y: jax.Array | None, weight_std: jax.Array, bias_std: jax.Array, *, strides: tuple[int, ...]
 ) -> Kernels:
-    from repsim_jax.kernels.neural_tangents import load
-
-    stax = load().stax
-    stds = {"W_std": weight_std.astype(x.dtype), "b_std": bias_std.astype(x.dtype)}
-    convolutions = [stax.Conv(1, (3, 3), strides=(stride, stride), padding="SAME", **stds) for stride in strides]
-    blocks = [part for convolution in convolutions for part in (convolution, stax.Relu())]
-    head = stax.GlobalAvgPool(), stax.Dense(1, **stds), stax.Relu(), stax.Dense(1, **stds)
-    _, _, kernel_fn = stax.serial(*blocks, *head)
-    nngp, ntk = kernel_fn(x, y, ("nngp", "ntk"))
-    return Kernels(nngp, ntk, (nngp - jnp.square(stds["b_std"])) / jnp.square(stds["W_std"]))
+    weight, bias = (jnp.square(std).astype(x.dtype) for std in (weight_std, bias_std))
+    pooled, ntk = pooled_kernels(x, y, strides, weight, bias)
+    hidden = _dense(pooled, weight, bias)
+    features, slopes, _ = dual_of("relu", 0)(hidden)
+    output = _dense(features, weight, bias)
+    ntk = output.kernel + weight * slopes * (hidden.kernel + weight * ntk)
+    return Kernels(output.kernel, ntk, features.kernel)
 
 
 def _tiled(

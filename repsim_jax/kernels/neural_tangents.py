@@ -70,7 +70,7 @@ def _is_missing(name: str) -> bool:
 
 def _missing(what: str) -> MissingPackageError:
     return MissingPackageError(
-        f"neural-tangents {VERSION} is needed for kernels of infinitely wide convolutional networks, but {what}. "
+        f"neural-tangents {VERSION} is needed for this, but {what}. "
         f"Install it with: pip install --no-deps neural-tangents=={VERSION} frozendict && pip install scipy "
         "(without --no-deps it brings TensorFlow, which nothing here uses)."
     )
