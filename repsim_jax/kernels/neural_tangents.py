@@ -22,8 +22,9 @@ from repsim_jax.errors import MissingPackageError
 VERSION = "0.6.5"
 _NAME = "neural_tangents"
 # Imports TensorFlow; neural-tangents loads it first, though nothing else in there needs it.
-_NEEDS_TENSORFLOW = f"{_NAME}.experimental"
-_NEEDED = (_NAME, "frozendict", "scipy")
+_WITH_TENSORFLOW = f"{_NAME}.experimental"
+# What it imports, itself included; TensorFlow, which it declares too, it does not need.
+NEEDED = (_NAME, "frozendict", "scipy")
 
 
 @functools.cache
@@ -45,7 +46,7 @@ def load() -> ModuleType:
         ``stax``, ``predict``, ``batch`` and ``linearize`` are as released. The structured derivatives of the empirical
         NTK are rebuilt on ``jax.linearize`` and ``jax.linear_transpose``.
     """
-    for name in _NEEDED:
+    for name in NEEDED:
         if _is_missing(name):
             raise _missing(f"the package {name} is not installed")
     version = importlib.metadata.version("neural-tangents")
@@ -86,7 +87,7 @@ def _lent_names() -> Iterator[None]:
     borrowed = [(jax_names.core, name, value) for name, value in jax_names.lent_to_core.items()]
     # The key of a rule for a primitive that no program holds any more.
     borrowed.append((jax_names.ad, "zeros_like_p", jax_names.lent_to_core["Primitive"]("zeros_like_before_2025")))
-    stand_ins = {"jax.util": _jax_util(), _NEEDS_TENSORFLOW: ModuleType(_NEEDS_TENSORFLOW)}
+    stand_ins = {"jax.util": _jax_util(), _WITH_TENSORFLOW: ModuleType(_WITH_TENSORFLOW)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         lent = [(owner, name) for owner, name, value in borrowed if _lend(owner, name, value)]
@@ -115,7 +116,7 @@ def _restore(before: dict[str, ModuleType | None]) -> None:
         else:
             sys.modules[name] = module
     if _NAME in sys.modules:
-        vars(sys.modules[_NAME]).pop(_NEEDS_TENSORFLOW.rpartition(".")[2], None)
+        vars(sys.modules[_NAME]).pop(_WITH_TENSORFLOW.rpartition(".")[2], None)
 
 
 def _jax_util() -> ModuleType:
