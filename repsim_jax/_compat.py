@@ -1,6 +1,8 @@
 """The one place for names that differ between the supported versions of JAX (0.7.2 to the newest)."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from typing import Any
 
 import jax
 from jax.core import Tracer
@@ -30,3 +32,23 @@ def is_traced(x: object) -> bool:
         True inside a transformation.
     """
     return isinstance(x, Tracer)
+
+
+def bound(eqn: Any, values: Sequence[Any]) -> list[Any]:
+    """Evaluates one equation of a jaxpr.
+
+    ``get_bind_params`` gives the functions of ``custom_jvp`` and its like apart from the parameters up to JAX 0.9, and
+    among them since then.
+
+    Args:
+        eqn: An equation of what ``jax.make_jaxpr`` returned.
+        values: Of its inputs.
+
+    Returns:
+        The values of its outputs.
+    """
+    found = eqn.primitive.get_bind_params(eqn.params)
+    functions, params = found if isinstance(found, tuple) else ((), found)
+    with eqn.ctx.manager:
+        outputs = eqn.primitive.bind(*functions, *values, **params)
+    return list(outputs) if eqn.primitive.multiple_results else [outputs]

@@ -1,0 +1,1 @@
+"""Neural tangent and NNGP kernels of networks, empirical and analytic."""
