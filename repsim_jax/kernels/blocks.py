@@ -46,7 +46,8 @@ def held_gram(features: Features, gram: Gram, x: jax.Array, chunks: Float[Array,
     Returns:
         Kernels of n x n examples.
     """
-    size = min(TILE, len(x))
+    # one product of a few hundred rows is faster than the loop that computes three quarters of it
+    size = TILE if len(x) > 2 * TILE else len(x)
     count = -(-len(x) // size)
 
     def chunk_gram(chunk: jax.Array) -> Tree:

@@ -4,7 +4,10 @@ Jacot, Gabriel and Hongler 2018, "Neural Tangent Kernel: Convergence and General
 (arXiv 1806.07572).
 """
 
+import functools
 import math
+import operator
+from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -191,13 +194,17 @@ def prepared(parts: Model, x: Array, *, outputs: str, output_block: int | None, 
     of_terms = full_gram if outputs == "full" else traced_gram
 
     def gram(left: Tangents, right: Tangents) -> dict[str, Array]:
-        found = {name: sum(map(of_terms, left[name], right[name])) for name in left}
-        return found if by_layer else {"": sum(found.values())}
+        found = {name: _sum(map(of_terms, left[name], right[name])) for name in left}
+        return found if by_layer else {"": _sum(found.values())}
 
     return Prepared(
         made, leaves.arrays, lambda x, chunk: tangents(made, leaves.arrays, x, chunk), gram,
         _chunks(outputs, o, output_block),
     )  # fmt: skip
+
+
+def _sum(parts: Iterable[Array]) -> Array:
+    return functools.reduce(operator.add, parts)
 
 
 def _chunks(outputs: str, o: int, output_block: int | None) -> Array:
@@ -230,9 +237,10 @@ def _block_that_fits(ready: Prepared, x: Array, *, sides: int) -> int:
     chunk = ready.chunks[0]
     one = jax.eval_shape(ready.features, jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), chunk)
     numbers = sum(leaf.size for leaf in jax.tree.leaves(one))
-    for site, _, scans in ready.made.sites.values():
-        outputs, weights = math.prod(site.output_shape), math.prod(site.weight_shape)
-        numbers += math.prod(scans) * outputs * (len(chunk) + weights // max(1, site.num_outputs()))
+    for site, _, scans in ready.made.sites.values():  # what came in and back at all positions, on the way to these
+        outputs, width = math.prod(site.output_shape), max(1, site.num_outputs())
+        inputs = outputs // width * (math.prod(site.weight_shape) // width)
+        numbers += math.prod(scans) * (inputs + len(chunk) * outputs)
     fits = _HELD_BYTES // (4 * max(1, numbers))
     return max(1, fits if sides * len(x) <= fits else fits // 2)
 
@@ -264,7 +272,7 @@ def _diagonal(apply: Any, params: Any, rest: Any, x: Array, *, block: int | None
 
     def one_block(rows: Array) -> Array:
         terms = ready.features(rows, ready.chunks[0])
-        return sum(diagonal_gram(term) for layer in terms.values() for term in layer)
+        return _sum(diagonal_gram(term) for layer in terms.values() for term in layer)
 
     if size == len(x):
         return one_block(x)

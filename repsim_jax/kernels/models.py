@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -125,7 +125,7 @@ def as_model(model: Any, params: Any = None) -> Model:
         return Model(Linen(model, _switches(model)), params["params"], rest)
     if not callable(model):
         raise RepsimError(f"expected a flax module or a function apply_fn(params, x), got {type(model).__name__}.")
-    return Model(Plain(model), params, ())
+    return Model(Plain(cast(Callable[[Any, jax.Array], jax.Array], model)), params, ())
 
 
 def _nnx_model(model: Any, params: Any) -> Model:
