@@ -1,4 +1,4 @@
-"""Where weights meet signals: a matrix product or a convolution, as a (blocks, positions, inputs) x outputs product."""
+"""Where weights meet signals: a product, convolution or sum, as a (blocks, positions, inputs) x outputs product."""
 
 import itertools
 import math
@@ -7,6 +7,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+# A weight that is added to a signal of its own shape: one position, one input that is 1.
+ADDING = ("add", "sub")
 
 
 class Site(NamedTuple):
@@ -39,6 +42,8 @@ class Site(NamedTuple):
         Returns:
             a of the equation above.
         """
+        if self.name in ADDING:
+            return jnp.ones((1, 1, 1), signal.dtype)
         return self._patches(signal) if self.name == "conv_general_dilated" else self._dense_inputs(signal)
 
     def outputs(self, signal: jax.Array) -> Float[Array, "b s f"]:
@@ -50,6 +55,8 @@ class Site(NamedTuple):
         Returns:
             y of the equation above.
         """
+        if self.name in ADDING:
+            return signal.reshape(1, 1, -1)
         return self._channels(signal) if self.name == "conv_general_dilated" else self._dense_outputs(signal)
 
     def num_outputs(self) -> int:
@@ -58,11 +65,21 @@ class Site(NamedTuple):
         Returns:
             b x f of the equation above.
         """
+        if self.name in ADDING:
+            return math.prod(self.weight_shape)
         if self.name == "conv_general_dilated":
             return self.weight_shape[self.params["dimension_numbers"].rhs_spec[0]]
         contracted, _ = self.params["dimension_numbers"]
         axes = contracted[0 if self.weight_first else 1]
         return math.prod(self.weight_shape) // max(1, math.prod(self.weight_shape[axis] for axis in axes))
+
+    def num_positions(self) -> int:
+        """Where the weight meets the signal.
+
+        Returns:
+            s of the equation above.
+        """
+        return jax.eval_shape(self.outputs, jax.ShapeDtypeStruct(self.output_shape, self.output_dtype)).shape[1]
 
     def _axes(self) -> tuple[tuple[int, ...], tuple[int, ...], int]:
         """Contracted and batch axes of the signal, and how many free axes the weight has."""
@@ -122,8 +139,8 @@ def is_site(name: str, params: dict[str, Any], weight_first: bool) -> bool:
         weight_first: Whether the weight is the first operand.
 
     Returns:
-        True for a matrix product, and for a convolution whose kernel is the weight.
+        True for a matrix product, a sum, and a convolution whose kernel is the weight.
     """
     if name == "conv_general_dilated":
         return not weight_first and params["batch_group_count"] == 1
-    return name == "dot_general"
+    return name == "dot_general" or name in ADDING

@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from repsim_jax.kernels.heads import Place
 from repsim_jax.kernels.models import Leaves, layer_name
 from repsim_jax.kernels.sites import Site
-from repsim_jax.kernels.taps import Place, Walk
+from repsim_jax.kernels.taps import INPUT, Walk
 from repsim_jax.kernels.weights import Weight
 
 
@@ -54,6 +55,7 @@ class Plan(NamedTuple):
         others: Numbers of the parameters that are differentiated.
         layers: For each parameter, the layer that it belongs to.
         num_outputs: o.
+        head: The last layer, and the sites before it at which the signals of all outputs are multiples of one.
         pairs: Whether the inputs and signals of many positions may be kept apart: not for ``outputs="full"``.
     """
 
@@ -62,6 +64,7 @@ class Plan(NamedTuple):
     others: tuple[int, ...]
     layers: tuple[str, ...]
     num_outputs: int
+    head: tuple[Place, list[Place]] | None
     pairs: bool
 
 
@@ -72,7 +75,7 @@ def plan(function: Any, leaves: Leaves, example: jax.ShapeDtypeStruct, *, pairs:
         function: Of the leaves and one example; gives (o,) outputs.
         leaves: The parameters.
         example: Shape and dtype of one example.
-        pairs: As in ``Plan``.
+        pairs: As in ``Plan``; nor are the signals of all outputs made one, without it.
 
     Returns:
         The plan.
@@ -83,7 +86,9 @@ def plan(function: Any, leaves: Leaves, example: jax.ShapeDtypeStruct, *, pairs:
     sites = walk.found.structured()
     by_signals = {weight.leaf for _, weight, _ in sites.values()}
     others = tuple(i for i in range(len(leaves.arrays)) if i not in by_signals)
-    return Plan(closed, sites, others, tuple(map(layer_name, leaves.names)), closed.out_avals[0].shape[0], pairs)
+    o = closed.out_avals[0].shape[0]
+    head = walk.found.head() if pairs and o > 1 else None
+    return Plan(closed, sites, others, tuple(map(layer_name, leaves.names)), o, head, pairs)
 
 
 def tangents(
@@ -108,16 +113,24 @@ def _of_example(made: Plan, leaves: Sequence[jax.Array], x: jax.Array, cotangent
         place: jnp.zeros((*scans, *site.output_shape), site.output_dtype)
         for place, (site, _, scans) in made.sites.items()
     }
+    if made.head is not None:  # what the last layer reads has the shape of the outputs that it is a function of
+        taps[(*made.head[0], INPUT)] = taps[made.head[1][0]]
 
-    def tapped(taps: dict[Place, jax.Array], others: list[jax.Array]) -> tuple[jax.Array, dict[Place, jax.Array]]:
+    def tapped(taps: dict[Place, jax.Array], others: list[jax.Array]) -> tuple[Any, dict[Place, jax.Array]]:
         every = list(leaves)
         for i, leaf in zip(made.others, others, strict=True):
             every[i] = leaf
         outputs, records = Walk(taps)(made.closed, every, [x])
-        return outputs[0], records
+        return (outputs[0], records[(*made.head[0], INPUT)] if made.head else None), records
 
-    outputs, pull, records = jax.vjp(tapped, taps, [leaves[i] for i in made.others], has_aux=True)
-    signals, jacobians = jax.vmap(pull)(cotangents.astype(outputs.dtype))
+    primal, pull, records = jax.vjp(tapped, taps, [leaves[i] for i in made.others], has_aux=True)
+    nothing = jax.tree.map(jnp.zeros_like, primal)
+    signals, jacobians = jax.vmap(lambda c: pull((c, nothing[1])))(cotangents.astype(primal[0].dtype))
+    if made.head is not None:
+        last, before = made.head
+        slopes = pull((nothing[0], jnp.ones_like(primal[1])))[0]
+        size = jnp.sqrt(jnp.sum(jnp.square(_precise(signals[(*last, INPUT)])), axis=0))
+        signals |= {place: (slopes[place] * size)[None] for place in before}
     found: Tangents = {}
     for place, (site, weight, scans) in made.sites.items():
         product = _product(site, weight, scans, records[place], signals[place])

@@ -205,7 +205,8 @@ def test_a_linen_model_of_many_kinds_of_layers(linen_model: tuple[Mixed, Any]):
     np.testing.assert_allclose(ntk_diagonal(module, variables, IMAGES), np.diag(trace(full)), rtol=1e-5)
     kernels_ = terms_of(lambda p, x: module.apply({"params": p}, x), variables["params"], IMAGES)
     names = leaves_of(variables["params"]).names
-    assert kernels_ == {name for name in names if name.endswith("kernel")}
+    assert {name for name in names if name.endswith("kernel")} <= kernels_
+    assert not any(name.startswith("LayerNorm") for name in kernels_)
 
 
 def test_an_nnx_model_and_its_layers(nnx_model: ConvNet):
@@ -398,3 +399,50 @@ def test_terms_of_one_layer_are_products_at_one_position_and_jacobians_at_many(l
     kinds = {name: {type(term) for term in layer} for name, layer in terms.items()}
     assert Product in kinds["Dense_1"]
     assert kinds["Conv_0"] == {Jacobian}
+
+
+def biased(params: dict[str, Any], x: Any) -> Any:
+    h = jax.nn.silu(x @ params["v"].T + params["b"])
+    return (jnp.maximum(h, 0.1 * h) @ params["w"] - params["c"]) / 2
+
+
+HEADS: dict[str, tuple[Callable[..., Any], bool]] = {
+    "biased": (biased, True),
+    "scaled by numbers": (lambda p, x: 3 * (jnp.tanh(x @ p["v"].T) @ (p["w"] / 2)), True),
+    "beside a skip": (lambda p, x: (jnp.tanh(h := x @ p["v"].T) * h + h) @ p["w"], True),
+    "gated by the input": (lambda p, x: jnp.tanh(x @ p["v"].T) * x[:, :1] @ p["w"], True),
+    "normalized": (lambda p, x: jax.nn.softmax(x @ p["v"].T) @ p["w"], False),
+    "not linear in the readout": (lambda p, x: jnp.sin(jnp.tanh(x @ p["v"].T) @ p["w"]), False),
+    "scaled by the input": (lambda p, x: jnp.tanh(x @ p["v"].T) @ p["w"] * x[:, :3], False),
+    "with a second way": (lambda p, x: jnp.tanh(h := x @ p["v"].T) @ p["w"] + h[:, :3], False),
+    "with a custom derivative": (lambda p, x: clipped(x @ p["v"].T) @ p["w"], False),
+    "of the rolled layer": (lambda p, x: (jnp.roll(h := x @ p["v"].T, 1, axis=1) * h) @ p["w"], False),
+}
+
+
+@jax.custom_jvp
+def clipped(h: Any) -> Any:
+    """The identity, whose derivative is no pointwise one."""
+    return 1.0 * h
+
+
+clipped.defjvp(lambda h, dh: (1.0 * h[0], jnp.cumsum(dh[0], axis=-1)))
+
+
+@pytest.mark.parametrize("name", sorted(HEADS))
+def test_a_readout_is_used_where_it_is_one_and_only_there(name: str):
+    function, collapses = HEADS[name]
+    params = {**TWO_LAYER, "b": normal(8, M), "c": normal(9, NUM_OUTPUTS)}
+    full = explicit_ntk(function, params, X)
+    assert error(ntk(function, params, X), trace(full)) < 1e-5
+    assert error(ntk(function, params, X, outputs="full"), full) < 1e-5
+    assert error(ntk(function, params, X, block=3, output_block=2), trace(full)) < 1e-5
+    ready = empirical.prepared(
+        as_model(function, params), jnp.asarray(X), outputs="trace", output_block=None, by_layer=0
+    )
+    assert (ready.made.head is not None) == collapses
+
+
+def test_biases_of_one_position_are_layers():
+    params = {**TWO_LAYER, "b": normal(8, M), "c": normal(9, NUM_OUTPUTS)}
+    assert terms_of(biased, params, X) == {"v", "w", "b", "c"}
