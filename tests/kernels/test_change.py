@@ -128,6 +128,7 @@ def test_a_change_below_the_rounding_of_the_kernel_is_seen():
     assert ours < plain / 3
 
 
+@pytest.mark.slow
 def test_the_change_of_models_with_many_positions():
     x = normal(3, 9, 8, 2)
     module, variables = Mixed(), jax.jit(Mixed().init)(jax.random.key(0), x)
