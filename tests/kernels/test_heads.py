@@ -50,8 +50,7 @@ clipped.defjvp(lambda h, dh: (1.0 * h[0], jnp.cumsum(dh[0], axis=-1)))
 @pytest.mark.parametrize("name", sorted(HEADS))
 def test_a_readout_is_used_where_it_is_one_and_only_there(name: str):
     function, collapses = HEADS[name]
-    full = explicit_ntk(function, params, X)
-    assert error(ntk(function, params, X), trace(full)) < 1e-5
+    assert error(ntk(function, PARAMS, X), trace(explicit_ntk(function, PARAMS, X))) < 1e-5
     ready = empirical.prepared(
         as_model(function, PARAMS), jnp.asarray(X), outputs="trace", output_block=None, by_layer=0
     )

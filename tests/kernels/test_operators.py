@@ -53,6 +53,7 @@ def test_a_sketch_is_unbiased_and_knows_its_error(outputs: str):
     np.testing.assert_allclose(np.sqrt(np.mean(told**2) / np.mean(spread**2)), 1, atol=0.15)
 
 
+@pytest.mark.slow
 def test_more_draws_are_closer():
     few, many = (
         ntk_sketch(jax.random.key(0), two_layer, PARAMS, X, num_draws=k).standard_error.mean() for k in (50, 800)
