@@ -1,6 +1,6 @@
 """The one place for names that differ between the supported versions of JAX (0.7.2 to the newest)."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -86,3 +86,23 @@ def internals() -> Internals:
 
     moved = {name: getattr(extended, name) for name in ("Jaxpr", "JaxprEqn", "Literal", "Var", "Primitive")}
     return Internals(core, ad, moved, source_info_util.transform_name_stack)
+
+
+def bound(eqn: Any, values: Sequence[Any]) -> list[Any]:
+    """Evaluates one equation of a jaxpr.
+
+    ``get_bind_params`` gives the functions of ``custom_jvp`` and its like apart from the parameters up to JAX 0.9, and
+    among them since then.
+
+    Args:
+        eqn: An equation of what ``jax.make_jaxpr`` returned.
+        values: Of its inputs.
+
+    Returns:
+        The values of its outputs.
+    """
+    found = eqn.primitive.get_bind_params(eqn.params)
+    functions, params = found if isinstance(found, tuple) else ((), found)
+    with eqn.ctx.manager:
+        outputs = eqn.primitive.bind(*functions, *values, **params)
+    return list(outputs) if eqn.primitive.multiple_results else [outputs]
