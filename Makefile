@@ -20,7 +20,7 @@ PYTHON_3.13 := python3.13 $(wildcard $(HOME)/.pyenv/versions/3.13*/bin/python3.1
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-$(READY): requirements/dev.lock requirements/set_up.sh pyproject.toml
+$(READY): requirements/dev.lock requirements/no-deps.txt requirements/set_up.sh pyproject.toml
 	@bash requirements/set_up.sh $(VENV) requirements/dev.lock 'sys.version_info >= (3, 11)' $(PYTHONS) || { code=$$?; \
 	  [ $$code != 3 ] || echo 'Install Python 3.11 or newer (Debian: apt-get install python3 python3-venv), or name yours: make PYTHON=/path/to/python3'; \
 	  exit $$code; }

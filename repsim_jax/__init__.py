@@ -20,6 +20,7 @@ __all__ = [
     "encoders",
     "errors",
     "evaluation",
+    "kernels",
     "linalg",
     "losses",
     "pretrained",
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from repsim_jax import encoders as encoders
     from repsim_jax import errors as errors
     from repsim_jax import evaluation as evaluation
+    from repsim_jax import kernels as kernels
     from repsim_jax import linalg as linalg
     from repsim_jax import losses as losses
     from repsim_jax import pretrained as pretrained

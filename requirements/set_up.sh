@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# set_up.sh VENV LIST CONDITION PYTHON...: an environment in VENV with the packages of LIST and this checkout in it.
+# set_up.sh VENV LIST CONDITION PYTHON...: an environment in VENV with the packages of LIST and no-deps.txt, and this checkout in it.
 # Takes the first PYTHON for which CONDITION (Python, with sys imported) holds and that has venv; exit 3 where there is none.
 # A VENV that is there already is brought up to LIST.
 set -euo pipefail
@@ -23,4 +23,5 @@ if ! "$venv/bin/python" -c "import sys, pip; sys.exit(not ($condition))" 2>/dev/
 fi
 # No build isolation: the build backend is in LIST too, so nothing is fetched that LIST does not name.
 "$venv/bin/python" -m pip install -qq --disable-pip-version-check -r "$list"
+"$venv/bin/python" -m pip install -qq --disable-pip-version-check --no-deps -r requirements/no-deps.txt
 "$venv/bin/python" -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .

@@ -2,11 +2,12 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from repsim_jax.cli.extract import Column, IdColumn, Limit, Size
+from repsim_jax.cli.sides import Examples, first_rows, is_model, named, side_of
 
 if TYPE_CHECKING:
     from repsim_jax.activations import Layers
@@ -20,7 +21,6 @@ _SIDE = (
 )
 _STORES = ("a.store", "b.store")
 _LEARNED = "contrasim"
-_ARRAY_FILES = (".npy", ".npz", ".safetensors", ".parquet")
 
 
 AllowUnfitted = Annotated[
@@ -35,19 +35,6 @@ ExampleMark = Annotated[
         help="Ids up to this mark name the example ('#': 1.jpg#0 and 1.jpg#1 show 1.jpg); its first row is compared."
     ),
 ]
-
-
-class _Examples(NamedTuple):
-    """What models are shown, as options of ``repsim extract``."""
-
-    data: str | None
-    column: str | None
-    id_column: str | None
-    limit: int | None
-    layout: list[str] | None
-    batch_size: int
-    size: int | None
-    skip_bad: bool
 
 
 def compare(
@@ -93,14 +80,14 @@ def compare(
     names = _measures(measures, policy, fitted)
     _check_out(out, (a, b), force)
     _check_csv(csv, (a, b, gate))
-    examples = _Examples(data, column, id_column, limit, layout, batch_size, size, skip_bad)
+    examples = Examples(data, column, id_column, limit, layout, batch_size, size, skip_bad)
     _check_options((a, b), examples)
     sides = [
-        _side(spec, out / store, globs, examples)
+        side_of(spec, out / store, globs, examples)
         for spec, store, globs in zip((a, b), _STORES, (layers_a, layers_b), strict=True)
     ]
     if example_mark is not None:
-        sides = [_firsts(side, example_mark) for side in sides]
+        sides = [first_rows(side, example_mark) for side in sides]
     alike = sides[0].name == sides[1].name
     if alike and fitted is None:
         sides = [side._replace(name=spec) for side, spec in zip(sides, (a, b), strict=True)]
@@ -216,7 +203,7 @@ def _check_csv(csv: Path | None, inputs: tuple[str | Path | None, ...]) -> None:
         raise FileError(csv, "the table would replace an input of this comparison. Choose another --csv.")
 
 
-def _check_options(inputs: tuple[str, str], examples: _Examples) -> None:
+def _check_options(inputs: tuple[str, str], examples: Examples) -> None:
     """Refuses what would say nothing: a limit or a layout that no model is there to follow."""
     from repsim_jax.errors import RepsimError
 
@@ -225,107 +212,11 @@ def _check_options(inputs: tuple[str, str], examples: _Examples) -> None:
     given = [
         f"--{name.replace('_', '-')}" for name, value in chosen.items() if value is not None and value is not False
     ]
-    if given and not any(_is_model(spec) for spec in inputs):
+    if given and not any(is_model(spec) for spec in inputs):
         raise RepsimError(
             f"{', '.join(given)}: for models only, and both sides are layers on disk already, compared whole. "
             "Leave this out, or choose examples where the layers are extracted."
         )
-
-
-def named(spec: str) -> tuple[str | None, str]:
-    """Takes NAME=PATH apart where such a path is there; what is there as a whole is a path, whatever is in it."""
-    if Path(spec).exists():
-        return None, spec
-    parts = spec.split("=")
-    cuts = [("=".join(parts[:k]), "=".join(parts[k:])) for k in range(1, len(parts))]
-    return next(((name, path) for name, path in cuts if name and path and Path(path).exists()), (None, spec))
-
-
-def _is_model(spec: str) -> bool:
-    path = Path(named(spec)[1])
-    suffix = path.suffix.lower()
-    return not (path.is_dir() or suffix in _ARRAY_FILES or (path.is_file() and suffix != ".onnx"))
-
-
-def _side(spec: str, store: Path, patterns: list[str] | None, examples: _Examples) -> "Layers":
-    from repsim_jax.activations.files import load_layers
-    from repsim_jax.errors import FileError
-
-    if _is_model(spec):
-        return _extracted(spec, store, patterns, examples)
-    name, spec = named(spec)
-    path = Path(spec)
-    if (path / "config.json").is_file() and not (path / "manifest.json").exists():
-        raise FileError(spec, f"is no store but looks like a Hugging Face folder. Name it so: hf:{spec}")
-    side = _chosen(load_layers(path), patterns)
-    return side if name is None else side._replace(name=name)
-
-
-def _chosen(side: "Layers", patterns: list[str] | None) -> "Layers":
-    if not patterns:
-        return side
-    from fnmatch import fnmatchcase
-
-    from repsim_jax.activations import Store
-    from repsim_jax.errors import UnknownNameError
-
-    def matches(name: str, pattern: str) -> bool:
-        return name == pattern or fnmatchcase(name, pattern)
-
-    for pattern in patterns:
-        if not any(matches(name, pattern) for name in side.names):
-            raise UnknownNameError.of(f"layer of {side.name}", pattern, side.names)
-    names = [name for name in side.names if any(matches(name, pattern) for pattern in patterns)]
-    chosen = _Chosen((name, side.read(name)) for name in names)
-    chosen.metadata = side.layers.metadata if isinstance(side.layers, Store) else {}
-    return side._replace(layers=chosen)
-
-
-class _Chosen(dict[str, Any]):
-    """Some layers or rows of a store, which still tell whose weights made them."""
-
-    metadata: dict[str, Any]
-
-
-def _firsts(side: "Layers", mark: str) -> "Layers":
-    """The first row of each example; ids without the mark are examples of one row."""
-    import numpy as np
-
-    from repsim_jax.errors import RepsimError
-
-    if not mark:
-        raise RepsimError("--example-mark is the text between an example and the number of its row, such as '#'.")
-    if side.ids is None:
-        raise RepsimError(f"--example-mark is about ids, and {side.name} has none. Leave it out.")
-    first: dict[str, int] = {}
-    for row, one in enumerate(side.ids):
-        first.setdefault(example_of(one, mark), row)
-    rows = np.fromiter(first.values(), int)
-    chosen = _Chosen((name, side.read(name, rows)) for name in side.names)
-    chosen.metadata = getattr(side.layers, "metadata", {})
-    return side._replace(layers=chosen, ids=tuple(first))
-
-
-def example_of(row: str, mark: str) -> str:
-    """The example that a row shows: its id up to the last mark, or all of it where there is none."""
-    return row.rpartition(mark)[0] or row
-
-
-def _extracted(spec: str, store: Path, patterns: list[str] | None, examples: _Examples) -> "Layers":
-    """Runs a model over the examples into a resumable store beside the report, as ``repsim extract`` does."""
-    import sys
-    from contextlib import redirect_stdout
-
-    from repsim_jax.activations.files import load_layers
-    from repsim_jax.cli.extract import extract
-    from repsim_jax.errors import FileError
-
-    if examples.data is None:
-        raise FileError(spec, "no store or array file is here. If this is a model, say with --data what to show it.")
-    shown: dict[str, Any] = examples._asdict()
-    with redirect_stdout(sys.stderr):  # what --json prints is for a program
-        extract(model=spec, out=store, layers=patterns, **shown)
-    return load_layers(store)._replace(name=spec)
 
 
 def _compared(sides: "list[Layers]", names: "list[str | Learned]", *, quiet: bool) -> "Comparison":
@@ -350,7 +241,7 @@ def _judged(comparison: "Comparison", policy: "Policy | None") -> "GateResult | 
     return check(comparison, policy)
 
 
-def _provenance(inputs: tuple[str, str], examples: _Examples, sides: "list[Layers]") -> dict[str, str]:
+def _provenance(inputs: tuple[str, str], examples: Examples, sides: "list[Layers]") -> dict[str, str]:
     import json
     import platform
     import shlex

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from repsim_jax.cli.bars import bar
-from repsim_jax.cli.compare import example_of, named
+from repsim_jax.cli.sides import example_of, named
 
 if TYPE_CHECKING:
     from repsim_jax.activations import Layers
@@ -27,6 +27,7 @@ class _Choices(NamedTuple):
     objective: str | None
     similarity: str | None
     anchors: int | None
+    metric: str | None
     num_steps: int | None
     batch_size: int | None
     learning_rate: float | None
@@ -69,6 +70,10 @@ def fit(
     learning_rate: Annotated[float | None, typer.Option(help="Of Adam. [0.001]")] = None,
     temperature: Annotated[float | None, typer.Option(help="Of the contrastive loss. [0.2]")] = None,
     anchors: Annotated[int | None, typer.Option(min=2, help="Anchor examples of relative input. [256]")] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(help="Of relative input: plain, whitened or both. [both for layers, whitened for examples]"),
+    ] = None,
     test_share: Annotated[float, typer.Option(help="Share of examples kept for the diagnosis; 0 for none.")] = 0.2,
     sensitivity: Annotated[bool, typer.Option(help="Fit again without each source, to see what it rests on.")] = True,
     seed: Annotated[int, typer.Option(help="Of the split, weights and batches.")] = 0,
@@ -96,8 +101,8 @@ def fit(
     from repsim_jax.similarity import contrasim
 
     choices = _Choices(
-        faithful, positives, input, objective, similarity, anchors, steps, batch_size, learning_rate, temperature,
-        negatives,
+        faithful, positives, input, objective, similarity, anchors, metric, steps, batch_size, learning_rate,
+        temperature, negatives,
     )  # fmt: skip
     options, training = _kind(choices)
     kept = _held_out(held_out, no_held_out)
@@ -131,7 +136,7 @@ def _kind(choices: _Choices) -> "tuple[Options, Training]":
     shape |= {} if choices.anchors is None else {"num_anchors": choices.anchors}
     # What follows from other options is settled anew.
     start = contrasim.FAITHFUL if choices.faithful else contrasim.Options()
-    options = replace(start, hidden=None, residual=None, **shape)
+    options = replace(start, hidden=None, residual=None, metric=said["metric"], **shape)
     by_layer = options.positives == "layer"
     faithful = contrasim.FAITHFUL_LAYERS if by_layer else contrasim.FAITHFUL_EXAMPLES
     numbers = ("num_steps", "batch_size", "learning_rate", "temperature", "negatives")
@@ -141,6 +146,8 @@ def _kind(choices: _Choices) -> "tuple[Options, Training]":
     )
     if choices.anchors is not None and options.input != "relative":
         raise RepsimError(f"--anchors is for relative input, and the input is {options.input}. Leave it out.")
+    if choices.metric is not None and options.input != "relative":
+        raise RepsimError(f"--metric is for relative input, and the input is {options.input}. Leave it out.")
     if training.negatives == "hard" and by_layer:
         raise RepsimError(
             "--negatives hard is for --positives example; among layers every other layer is a negative anyway."

@@ -210,6 +210,8 @@ def test_a_chosen_layer_of_a_store_is_still_known_by_its_weights(here: Path):
         ((*FILES, "--positives", "layers"), "Did you mean 'layer'"),
         ((*FILES, "--faithful", "--input", "relative"), "--faithful is the paper's raw input"),
         ((*FILES, "--faithful", "--anchors", "8"), "--anchors is for relative input"),
+        ((*FILES, "--faithful", "--metric", "plain"), "--metric is for relative input"),
+        ((*FILES, "--metric", "white"), "Did you mean 'whitened'"),
         ((*FILES, "--negatives", "hard"), "--negatives hard is for --positives example"),
         ((*FILES, "--held-out", "net_3", "--no-held-out"), "contradict each other"),
         ((*FILES, "--held-out", "net_9"), "net_9"),

@@ -40,6 +40,12 @@ def test_subpackages_load_on_first_use():
     assert not loaded & LEFT_TO_THEIR_USERS
 
 
+def test_analytic_kernels_need_no_neural_tangents():
+    loaded = modules_after("from repsim_jax import kernels\nkernels.mlp_kernels")
+    assert "jax" in loaded
+    assert not loaded & (LEFT_TO_THEIR_USERS | {"flax"})
+
+
 def test_an_unknown_subpackage_is_named_with_the_known_ones():
     import repsim_jax
 

@@ -6,6 +6,8 @@ import tomllib
 import pytest
 from house.source import ROOT
 
+from repsim_jax.kernels import neural_tangents
+
 LINE = re.compile(r"^[a-z0-9][a-z0-9._-]*==[^\s;@/:]+( ; [^@/:]+)?$")
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
@@ -25,6 +27,15 @@ def test_every_line_of_the_lock_is_one_exact_version():
 
 def test_the_lock_leaves_the_rivals_out():
     assert not names(lines("dev.lock")) & {"torch", "torchvision", "tensorflow", "pytorch-cka", "neural-tangents"}
+
+
+def test_what_would_bring_tensorflow_is_installed_without_dependencies_in_every_environment():
+    assert lines("no-deps.txt") == [f"neural-tangents=={neural_tangents.VERSION}"]
+    commands = (ROOT / "requirements" / "set_up.sh").read_text(encoding="utf-8").splitlines()
+    assert [line for line in commands if "pip install" in line and "--no-deps -r requirements/no-deps.txt" in line]
+    extras = PYPROJECT["project"]["optional-dependencies"]
+    assert not names([one for extra in extras.values() for one in extra]) & {"neural-tangents", "tensorflow"}
+    assert names(extras["kernels"]) == set(neural_tangents.NEEDED) - {"neural_tangents"}
 
 
 @pytest.mark.parametrize("listed", ["dev.lock", "oldest.txt", "newest.txt"])

@@ -147,13 +147,13 @@ def layer_recipes(steps: int = _STEPS) -> tuple[Recipe, ...]:
         Ours first, then the paper's.
     """
     ours, paper = Training(num_steps=steps), replace(FAITHFUL_LAYERS, num_steps=steps)
-    plain = Options(whiten=False)
     raw = FAITHFUL
     return (
         Recipe("ContraSim, ours", Options(), ours),
         Recipe("ContraSim, as in the paper", raw, paper),
         Recipe("ContraSim, paper's network and loss, our training", raw, replace(ours, temperature=0.07)),
-        Recipe("ContraSim, relative, not whitened", plain, ours),
+        Recipe("ContraSim, relative, plain alone", Options(metric="plain"), ours),
+        Recipe("ContraSim, relative, whitened alone", Options(metric="whitened"), ours),
         Recipe("DeepDot", replace(raw, objective="deep_dot"), ours),
         Recipe("DeepCKA", replace(raw, objective="deep_cka"), ours),
         Recipe("max-margin", replace(raw, objective="max_margin"), ours),

@@ -284,7 +284,7 @@ def _params(
     tensors: dict[str, np.ndarray], options: Options, sources: dict[str, FittedSource], num_anchors: int
 ) -> Params:
     """The parameters, of exactly the shapes that options, sources and anchors ask for."""
-    inputs = {"projected": options.projection, "relative": num_anchors}.get(options.input)
+    inputs = {"projected": options.projection, "relative": num_anchors * options.num_metrics}.get(options.input)
     if inputs is None:
         inputs = int(tensors["trunk/0/weight"].shape[0])
     outputs = inputs if options.residual else options.width

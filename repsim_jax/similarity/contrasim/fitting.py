@@ -219,7 +219,11 @@ def _learner(
 def _initial(key: jax.Array, seen: Collection, split: Split, options: Options) -> Params:
     key_trunk, key_projection = jax.random.split(key)
     widths = {view.source: view.width for group in seen.groups for view in group.views}
-    inputs = {"raw": next(iter(widths.values())), "projected": options.projection, "relative": len(split.anchors)}
+    inputs = {
+        "raw": next(iter(widths.values())),
+        "projected": options.projection,
+        "relative": len(split.anchors) * options.num_metrics,
+    }
     outputs = inputs["relative"] if options.residual else options.width
     params: Params = {"trunk": encoder.init(key_trunk, (inputs[options.input], *(options.hidden or ()), outputs))}
     if options.residual:
@@ -251,7 +255,7 @@ def _data(
 ) -> Callable[[], Iterator[Table]]:
     """Starts the parts of the data anew: the whole again and again where it fits into memory."""
     # Relative input is as wide as there are anchors, which may be more than the layers are.
-    needed = max(seen.bytes_needed, seen.bytes_as_wide_as(len(split.anchors)))
+    needed = max(seen.bytes_needed, seen.bytes_as_wide_as(len(split.anchors) * prepared.options.num_metrics))
     if needed > memory_limit:
         if training.negatives == "hard":
             raise BadArrayError(

@@ -5,7 +5,7 @@ arXiv 2209.15430.
 Differs: Rows and anchors are centered by the anchors' mean first, so that an offset of a whole layer changes nothing.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -71,6 +71,28 @@ def relative(
     square_a = jnp.diagonal(gram, axis1=-2, axis2=-1) - jnp.sum((gram @ inverse) * gram, axis=-1)
     norms = jnp.sqrt(jnp.maximum(square_x, 0.0)[..., :, None] * jnp.maximum(square_a, 0.0)[..., None, :])
     return jnp.where(norms > 1e-12, penalty * seen / jnp.where(norms > 1e-12, norms, 1.0), 0.0)
+
+
+def relative_by(
+    x: Float[Array, "*layers n d"],
+    anchors: Float[Array, "*layers k d"],
+    *,
+    metric: Literal["plain", "whitened", "both"],
+    ridge: float | Float[Array, ""] = 3.0,
+) -> Float[Array, "*layers n k2"]:
+    """Cosines to anchors in one metric, or in both side by side.
+
+    Args:
+        x: Layers.
+        anchors: The anchor examples in the same layers.
+        metric: Which, see ``Options``.
+        ridge: As in ``relative``.
+
+    Returns:
+        (..., n, k), or (..., n, 2k) with the plain cosines first.
+    """
+    kinds = {"plain": (False,), "whitened": (True,), "both": (False, True)}[metric]
+    return jnp.concatenate([relative(x, anchors, whiten=whiten, ridge=ridge) for whiten in kinds], axis=-1)
 
 
 @jax.jit

@@ -118,16 +118,16 @@ def loss_of(options: Options, sources: tuple[tuple[str, ...], ...], batch_size: 
         key_rows, key_anchors = jax.random.split(key)
         batch = draw(key_rows, table, options=options, batch_size=batch_size)
         if options.input == "relative":
-            batch = _without_some_anchors(key_anchors, batch, numbers.anchor_dropout)
+            batch = _without_some_anchors(key_anchors, batch, numbers.anchor_dropout, options.num_metrics)
         return batch_loss(params, batch, numbers, options=options, sources=sources)
 
     return loss
 
 
-def _without_some_anchors(key: jax.Array, batch: Batch, share: Float[Array, ""]) -> Batch:
+def _without_some_anchors(key: jax.Array, batch: Batch, share: Float[Array, ""], num_metrics: int) -> Batch:
     """The same anchors are dropped for all layers: what is left must be as telling, whichever they are."""
-    width = batch.arrays[0][0].shape[-1]
-    kept = jax.random.bernoulli(key, 1.0 - share, (width,)) / (1.0 - share)
+    num_anchors = batch.arrays[0][0].shape[-1] // num_metrics
+    kept = jnp.tile(jax.random.bernoulli(key, 1.0 - share, (num_anchors,)) / (1.0 - share), num_metrics)
     return batch._replace(arrays=jax.tree.map(lambda array: array * kept, batch.arrays))
 
 

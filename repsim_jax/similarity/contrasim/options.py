@@ -9,7 +9,10 @@ Positives = Literal["layer", "example"]
 Input = Literal["raw", "projected", "relative"]
 Objective = Literal["contrasim", "deep_dot", "deep_cka", "max_margin"]
 Similarity = Literal["dot", "distance"]
-_CHOICES = {"positives": Positives, "input": Input, "objective": Objective, "similarity": Similarity}
+Metric = Literal["plain", "whitened", "both"]
+_CHOICES = {
+    "positives": Positives, "input": Input, "objective": Objective, "similarity": Similarity, "metric": Metric,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,11 @@ class Options:
         width: Width of the learned space.
         projection: Width of the map of each source, for ``projected``.
         num_anchors: Anchor examples, for ``relative``; half of the training examples where that is fewer.
-        whiten: Whether the cosines of ``relative`` are taken in the metric of the anchors' covariance.
+        metric: In which metric the cosines of ``relative`` are taken: ``plain``, the features' own, which shows how
+            variance is spread over directions; ``whitened``, that of the anchors' covariance, which shows what a few
+            large directions drown; ``both``, side by side, so that the fit may choose. By default both for positives of
+            ``layer`` (in vision networks the one tells layers apart, in language models the other), and whitened for
+            ``example``.
         ridge: What is added to that covariance, in units of its mean variance per direction, > 0.
         residual: Whether the map is added to its input and starts at zero, for ``relative``: an untrained measure is
             then the mean cosine of relative representations, and training moves away from there (``width`` is then that
@@ -47,11 +54,13 @@ class Options:
     width: int = 128
     projection: int = 256
     num_anchors: int = 256
-    whiten: bool = True
+    metric: Metric | None = None
     ridge: float = 3.0
     residual: bool | None = None
 
     def __post_init__(self) -> None:
+        if self.metric is None:
+            object.__setattr__(self, "metric", "both" if self.positives == "layer" else "whitened")
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in get_args(choices):
                 raise UnknownNameError.of(f"contrasim option {name}", str(getattr(self, name)), get_args(choices))
@@ -68,6 +77,11 @@ class Options:
             raise BadArrayError(f"contrasim needs ridge > 0, got {self.ridge!r}.")
         hidden = (() if self.residual else (512, 256)) if self.hidden is None else tuple(self.hidden)
         object.__setattr__(self, "hidden", hidden)
+
+    @property
+    def num_metrics(self) -> int:
+        """How many cosines there are to each anchor."""
+        return 2 if self.metric == "both" else 1
 
     def to_json(self) -> dict[str, Any]:
         """These options as plain values.

@@ -226,7 +226,7 @@ def _check_widths(measure: ContraSim, layers: Sequence[jax.Array], names: Sequen
 def _checked_anchors(
     measure: ContraSim, layers: Sequence[jax.Array], anchors: Sequence[Any] | None, names: Sequence[str]
 ) -> list[jax.Array]:
-    k = measure.params["trunk"][0]["weight"].shape[0]
+    k = measure.params["trunk"][0]["weight"].shape[0] // measure.options.num_metrics
     if anchors is None or len(anchors) != len(layers):
         raise BadArrayError(
             f"contrasim with relative input needs the measure's {k} anchor examples in every layer: pass anchors_x and "

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from repsim_jax.similarity.contrasim.collection import Collection, View
-from repsim_jax.similarity.contrasim.inputs import Standard, relative, standard, standardized
+from repsim_jax.similarity.contrasim.inputs import Standard, relative_by, standard, standardized
 from repsim_jax.similarity.contrasim.objectives import Table
 from repsim_jax.similarity.contrasim.options import Options
 
@@ -64,7 +64,7 @@ def prepare(x: jax.Array, by: jax.Array | Standard | None, *, options: Options) 
         options: Which input.
 
     Returns:
-        (C, ..., k) for anchors, else the same shape.
+        (C, ..., k) for anchors, (C, ..., 2k) in both metrics; else the same shape.
     """
     if by is None:
         return x
@@ -72,7 +72,7 @@ def prepare(x: jax.Array, by: jax.Array | Standard | None, *, options: Options) 
     if isinstance(by, Standard):
         made = standardized(flat, by)
     else:
-        made = relative(flat, by, whiten=options.whiten, ridge=options.ridge)
+        made = relative_by(flat, by, metric=options.metric or "whitened", ridge=options.ridge)
     return made.reshape(*x.shape[:-1], made.shape[-1])
 
 
@@ -112,7 +112,8 @@ def table(collection: Collection, prepared: Prepared, examples: np.ndarray, *, a
             array = prepare(read(collection, view, examples), by, options=prepared.options)
             variants = array.shape[2]
             if prepared.options.input == "relative":
-                array = jnp.where((examples[:, None] == anchors)[None, :, None, :], 0.0, array)
+                itself = np.tile(examples[:, None] == anchors, prepared.options.num_metrics)
+                array = jnp.where(itself[None, :, None, :], 0.0, array)
             views.append((array.reshape(len(array), -1, array.shape[-1]), variants))
         arrays.append(tuple(array for array, _ in views))
         rows.append(tuple(jnp.arange(len(examples) * v).reshape(-1, v) for _, v in views))
@@ -141,7 +142,7 @@ def parts(
     Yields:
         Tables of several runs of neighboring examples, in random order.
     """
-    needed = max(collection.bytes_needed, collection.bytes_as_wide_as(len(anchors)))
+    needed = max(collection.bytes_needed, collection.bytes_as_wide_as(len(anchors) * prepared.options.num_metrics))
     row_bytes = max(1, needed // max(len(collection.ids), 1))
     longest = max(1, len(train) // _BLOCKS_AT_ONCE)
     # Four copies in flight: as read and as prepared, of this part and of the next.

@@ -26,8 +26,8 @@ def rows(seed: int = 0, n: int = N, d: int = D) -> np.ndarray:
 
 def untrained(**changes) -> ContraSim:
     options = cases.options(**{"residual": False, **changes})
-    inputs = K if options.input == "relative" else D
-    outputs = K if options.residual else options.width
+    inputs = K * options.num_metrics if options.input == "relative" else D
+    outputs = inputs if options.residual else options.width
     return ContraSim({"trunk": init(jax.random.key(1), (inputs, *options.hidden, outputs))}, options, {})
 
 
@@ -76,11 +76,12 @@ def test_the_score_is_the_mean_over_rows(similarity_kind: str):
     np.testing.assert_allclose(score(measure, rows(0), rows(0)), 1, atol=1e-3)
 
 
-@pytest.mark.parametrize("whiten", [False, True])
-def test_the_score_of_relative_input_is_its_twin(whiten: bool):
-    measure = untrained(whiten=whiten)
+@pytest.mark.parametrize("metric", ["plain", "whitened", "both"])
+def test_the_score_of_relative_input_is_its_twin(metric: str):
+    measure = untrained(metric=metric)
+    kinds = {"plain": (False,), "whitened": (True,), "both": (False, True)}[metric]
     z, other = (
-        oracles.encode(measure.params["trunk"], oracles.relative(x, a, whiten))
+        oracles.encode(measure.params["trunk"], np.hstack([oracles.relative(x, a, whiten) for whiten in kinds]))
         for x, a in ((rows(0), rows(8, K)), (rows(1, d=30), rows(9, K, 30)))
     )
     found = anchored(measure, rows(0), rows(1, d=30), b=rows(9, K, 30))
@@ -156,10 +157,10 @@ def _moved(x: np.ndarray, a: np.ndarray, how: str) -> tuple[np.ndarray, np.ndarr
     return both[: len(x)], both[len(x) :]
 
 
-@pytest.mark.parametrize("whiten", [False, True])
+@pytest.mark.parametrize("metric", ["plain", "whitened", "both"])
 @pytest.mark.parametrize("how", ["rotated", "shifted", "scaled", "permuted", "embedded in more features"])
-def test_relative_input_ignores_the_basis_place_and_size_of_a_layer(how: str, whiten: bool):
-    measure = untrained(whiten=whiten)
+def test_relative_input_ignores_the_basis_place_and_size_of_a_layer(how: str, metric: str):
+    measure = untrained(metric=metric)
     # The ridge counts directions: with fewer features than anchors it would be another one in more features.
     d = D if how != "embedded in more features" else K
     start = rows(0, d=d), rows(8, K, d)

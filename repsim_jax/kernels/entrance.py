@@ -1,0 +1,115 @@
+"""Is what came to a kernel something that has one? Checked once, at the door."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from repsim_jax._compat import is_traced
+from repsim_jax.errors import BadArrayError, UnknownNameError
+from repsim_jax.kernels.models import Model
+from repsim_jax.linalg import precise_jit
+
+OUTPUTS = ("trace", "full", "sum")
+# Examples that are compared one by one with all at once.
+_PROBED = 4
+# A batch of one rounds its sums in another order than a batch of four; a model that mixes examples differs wholly.
+_MIXED = {2: 0.2, 4: 1e-2, 8: 1e-6}
+
+
+def checked_outputs(outputs: str) -> None:
+    """Refuses layouts that do not exist.
+
+    Args:
+        outputs: "trace", "full" or "sum".
+
+    Raises:
+        UnknownNameError: If it is another one.
+    """
+    if outputs not in OUTPUTS:
+        raise UnknownNameError.of("outputs", str(outputs), OUTPUTS)
+
+
+def checked_blocks(operation: str, **sizes: int | None) -> None:
+    """Refuses blocks of nothing.
+
+    Args:
+        operation: For the message.
+        **sizes: Sizes by name; None is no size.
+
+    Raises:
+        BadArrayError: If one is not a positive integer.
+    """
+    for name, size in sizes.items():
+        if size is not None and (isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1):
+            raise BadArrayError(f"{operation} needs a positive integer {name}, or None, got {size!r}.")
+
+
+def checked_inputs(operation: str, model: Model, x: Any, y: Any) -> tuple[jax.Array, jax.Array | None]:
+    """Checks examples and parameters, and that the model treats each example by itself.
+
+    Args:
+        operation: For messages.
+        model: The model.
+        x: Inputs of the rows.
+        y: Inputs of the columns, or None.
+
+    Returns:
+        Both as arrays.
+
+    Raises:
+        BadArrayError: If something is empty, NaN, infinite or of another shape, or the model mixes examples.
+    """
+    x = _examples(operation, "x", x)
+    y = None if y is None else _examples(operation, "y", y)
+    if y is not None and (x.shape[1:], x.dtype) != (y.shape[1:], y.dtype):
+        raise BadArrayError(
+            f"{operation} compares inputs of one shape and dtype: got x {x.shape} {x.dtype} and y {y.shape} {y.dtype}."
+        )
+    finite = [jnp.isfinite(w).all() for w in jax.tree.leaves(model.params) if jnp.issubdtype(w.dtype, jnp.inexact)]
+    if any(not is_traced(one) and not bool(one) for one in finite):
+        raise BadArrayError(f"{operation}: parameters hold NaN or infinity; train the model anew or load it again.")
+    _check_outputs(operation, model, x)
+    return x, y
+
+
+def _examples(operation: str, name: str, x: Any) -> jax.Array:
+    x = jnp.asarray(x)
+    if x.ndim < 1 or x.size == 0:
+        raise BadArrayError(f"{operation} needs {name} (n, ...) with at least one example, got shape {x.shape}.")
+    if jnp.issubdtype(x.dtype, jnp.inexact) and not is_traced(x):
+        bad = np.flatnonzero(~np.asarray(jnp.isfinite(x.reshape(len(x), -1)).all(1)))
+        if bad.size:
+            raise BadArrayError(f"{operation}: {name} holds NaN or infinity in {bad.size} rows, the first is {bad[0]}.")
+    return x
+
+
+def _check_outputs(operation: str, model: Model, x: jax.Array) -> None:
+    rows = x[: min(_PROBED, len(x))]
+    outputs = jax.eval_shape(model.apply, model.params, model.rest, rows)
+    shape, dtype = getattr(outputs, "shape", None), getattr(outputs, "dtype", jnp.int32)
+    if not shape or shape[0] != len(rows) or 0 in shape or not jnp.issubdtype(dtype, jnp.floating):
+        raise BadArrayError(
+            f"{operation} needs a model from (n, ...) to floating-point outputs (n, ...), for any n; "
+            f"{len(rows)} examples gave {outputs}."
+        )
+    if any(map(is_traced, (x, *jax.tree.leaves((model.params, model.rest))))):
+        return
+    difference, largest = map(float, _mixing(model.apply, model.params, model.rest, rows))
+    if not np.isfinite(largest):
+        raise BadArrayError(f"{operation}: the model gives NaN or infinite outputs for the first {len(rows)} examples.")
+    if not difference <= _MIXED[dtype.itemsize] * largest:
+        raise BadArrayError(
+            f"{operation} needs a model that treats each example by itself: outputs of one example change by "
+            f"{difference:.2g} in the company of {len(rows) - 1} others (BatchNorm in training mode does this). "
+            "Pass the model in evaluation mode."
+        )
+
+
+@precise_jit(static_argnames=("apply",))
+def _mixing(apply: Any, params: Any, rest: Any, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """How much outputs differ between all examples at once and one by one, and the largest output."""
+    together = apply(params, rest, rows)
+    alone = jnp.concatenate([apply(params, rest, row[None]) for row in rows])
+    return jnp.abs(together - alone).max(), jnp.abs(together).max()
