@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from repsim_jax.theory.claims import Claim, Judged, Series, Setup, Told, interval_told, networks, one_of
+from repsim_jax.theory.claims import Claim, Judged, Series, Setup, Told, flows, interval_told, networks, one_of
 from repsim_jax.theory.exponents import exponent
 from repsim_jax.theory.flow import Resolved, Trajectory, resolve
 from repsim_jax.theory.objectives import Objective
@@ -28,10 +28,10 @@ def cosine_constancy(key: jax.Array, x: jax.Array, setup: Setup, told: Told) -> 
     series, errors, drifts = [], [], []
     for objective in objectives:
         for activation in setup.activations:
-            one, error, flows = _constancy(key, x, setup, objective, activation, told)
+            one, error, seen = _constancy(key, x, setup, objective, activation, told)
             series.append(one)
             errors.append(error)
-            drifts.append(max(float(jnp.abs(flow.output_norm - 1).max()) for flow in flows))
+            drifts.append(max(float(jnp.abs(flow.output_norm - 1).max()) for flow in seen))
     slopes = [one.slope for one in series if one.slope is not None]
     return Claim(
         name="cosine losses keep the kernel",
@@ -87,7 +87,7 @@ def _constancy(
     key: jax.Array, x: jax.Array, setup: Setup, objective: Objective, activation: str, told: Told
 ) -> tuple[Series, float, list[Trajectory]]:
     """Change of the kernel at the horizon over widths and seeds, and the error of the integration."""
-    values, flows, resolved = [], [], Resolved(0, np.inf)
+    values, seen, resolved = [], [], Resolved(0, np.inf)
     for width in setup.widths:
         told(f"{objective.name}; {activation}, width {width}")
         network = setup.network(width, activation)
@@ -100,12 +100,12 @@ def _constancy(
             )  # fmt: skip
         flow = flows(params, x, setup, network, objective, setup.horizon, resolved.num_substeps)
         values.append(np.asarray(flow.change[:, -1]))
-        flows.append(flow)
+        seen.append(flow)
     found = np.asarray(values)
     slope = None
     if np.isfinite(found).all():
         slope = exponent(np.random.default_rng(0), np.asarray(setup.widths), found)
-    return Series(f"{objective.name}; {activation}", setup.widths, found, slope), resolved.error, flows
+    return Series(f"{objective.name}; {activation}", setup.widths, found, slope), resolved.error, seen
 
 
 def _exponents_told(series: Sequence[Series], horizon: float) -> str:

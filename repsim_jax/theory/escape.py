@@ -6,7 +6,7 @@ import numpy as np
 from repsim_jax.theory.claims import Claim, Judged, Series, Setup, Told, flows, interval_told, networks, one_of
 from repsim_jax.theory.exponents import Laws, crossing_time, laws
 from repsim_jax.theory.flow import Trajectory
-from repsim_jax.theory.kernel_regime import growth, relative_error
+from repsim_jax.theory.kernel_regime import Growth, growth, relative_error
 from repsim_jax.theory.networks import Network, Params, apply, tangent_kernel
 from repsim_jax.theory.objectives import Objective
 
