@@ -3,9 +3,8 @@
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import ArrayLike, Float
 
 from repsim_jax.errors import BadArrayError
 
@@ -31,7 +30,9 @@ class Triplets(NamedTuple):
         return len(self.points) // 3
 
 
-def triplets(key: jax.Array, data: Float[Array, "n d"], *, num_triplets: int = 16, view_noise: float = 0.3) -> Triplets:
+def triplets(
+    key: jax.Array, data: Float[ArrayLike, "n d"], *, num_triplets: int = 16, view_noise: float = 0.3
+) -> Triplets:
     r"""Draws triplets; positives are noisy views of their anchors, negatives are other examples.
 
     Examples are centered and scaled to norm one. All weights that a network with Gaussian first layer can ever have act
@@ -51,7 +52,8 @@ def triplets(key: jax.Array, data: Float[Array, "n d"], *, num_triplets: int = 1
         BadArrayError: If there are too few examples, an example that equals the mean or is not finite, or the noise
             is not positive.
     """
-    x = np.asarray(data, np.float64).reshape(len(data), -1)
+    x = np.asarray(data, np.float64)
+    x = x.reshape(len(x), -1)
     if not np.isfinite(x).all():
         raise BadArrayError("theory needs finite examples, got NaN or infinity. Leave those rows out.")
     if not 2 <= num_triplets <= len(x) // 2:
@@ -86,15 +88,3 @@ def _in_their_span(points: np.ndarray) -> np.ndarray:
     u, s, _ = np.linalg.svd(points, full_matrices=False)
     kept = s > 1e-12 * s[0]
     return np.ascontiguousarray(u[:, kept] * s[kept])
-
-
-def as_points(given: Triplets) -> jax.Array:
-    """The points on the device, in the widest float that is enabled.
-
-    Args:
-        given: From ``triplets``.
-
-    Returns:
-        (3N, r).
-    """
-    return jnp.asarray(given.points)
