@@ -24,7 +24,10 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            _say("interrupted; finished chunks of a store are kept, and the same command resumes it.")
+            _say(
+                "interrupted. Finished chunks of a store and answers of a contest are kept, and the same command goes "
+                "on from there; a fit starts anew."
+            )
             raise typer.Exit(_INTERRUPTED) from None
         except SystemExit as error:  # of a user's own code: a script that ends must not look like a gate that passed
             _say(f"code that was run ended the program (sys.exit, {error.code!r}); nothing has been shown.")

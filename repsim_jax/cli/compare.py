@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from repsim_jax.cli.extract import Column, IdColumn, Limit, Size
-from repsim_jax.cli.sides import Examples, first_rows, is_model, named, side_of
+from repsim_jax.cli.outs import check_table, check_writable
+from repsim_jax.cli.sides import Examples, check_mark, first_rows, is_model, named, side_of
 
 if TYPE_CHECKING:
     from repsim_jax.activations import Layers
@@ -80,12 +81,15 @@ def compare(
     names = _measures(measures, policy, fitted)
     _check_out(out, (a, b), force)
     _check_csv(csv, (a, b, gate))
+    check_table(csv, learned)
+    check_writable(out)
     examples = Examples(data, column, id_column, limit, layout, batch_size, size, skip_bad)
     _check_options((a, b), examples)
     sides = [
         side_of(spec, out / store, globs, examples)
         for spec, store, globs in zip((a, b), _STORES, (layers_a, layers_b), strict=True)
     ]
+    check_mark(sides, example_mark, fitted)
     if example_mark is not None:
         sides = [first_rows(side, example_mark) for side in sides]
     alike = sides[0].name == sides[1].name

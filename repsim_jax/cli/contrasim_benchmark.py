@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from repsim_jax.cli.outs import check_writable
+
 if TYPE_CHECKING:
     from repsim_jax.activations.store import Store
     from repsim_jax.data.sources import Source
@@ -18,7 +20,7 @@ _TEXT_MODELS = {"minilm-l6": "block_5", "multilingual-e5-small": "block_11", "us
 _LANGUAGES = {
     # USE was not trained on Czech and Swedish, and is asked about them all the same.
     "multilingual-e5-small": ("block_2", "block_5", "block_8", "block_11"),
-    "use-multilingual": ("dense_1", "sentence"),
+    "use-multilingual": ("sentence",),
 }
 _CODES = ("en", "de", "fr", "ru", "zh", "ar", "es", "tr", "cs", "sv")
 _FILES = {
@@ -30,7 +32,6 @@ _FILES = {
 CONTESTS = ("layers-digits", *_FILES)
 # Between two lines of progress where there is no terminal.
 _QUIET_SECONDS = 15.0
-_LEAD = "over best closed form"
 
 
 def benchmark(
@@ -46,7 +47,7 @@ def benchmark(
     results: Annotated[Path | None, typer.Option(help="Also write the JSON tables here (benchmarks/results).")] = None,
     models: Annotated[int, typer.Option(min=6, help="Networks that differ in their seed, for layer prediction.")] = 12,
     steps: Annotated[int, typer.Option(min=1, help="Updates of each learned measure.")] = 200,
-    seed: Annotated[int, typer.Option(help="Of splits, fits, trials and intervals.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of splits, fits, trials and intervals.")] = 0,
 ) -> None:
     """Which measure finds what belongs together? Layers of other seeds, translations, images and captions.
 
@@ -61,7 +62,9 @@ def benchmark(
     An interrupted run goes on where it stopped: trained networks, layers, and answers given by this very version of
     the code are kept under --out.
     """
-    for name in _chosen(only, data):
+    chosen = _chosen(only, data)
+    check_writable(out)
+    for name in chosen:
         with _telling(name) as told:
             standings = _run(name, data, out, models, steps, seed, _parts(out), told)
         _write(name, standings, out, results, {"models": models, "steps": steps, "seed": seed})
@@ -69,9 +72,11 @@ def benchmark(
 
 
 def _chosen(only: str | None, data: Path | None) -> list[str]:
-    from repsim_jax.errors import FileError, UnknownNameError
+    from repsim_jax.errors import FileError, RepsimError, UnknownNameError
 
     names = list(CONTESTS) if only is None else [one.strip() for one in only.split(",") if one.strip()]
+    if not names:
+        raise RepsimError(f"--only names no contest. There are: {', '.join(CONTESTS)}.")
     for name in names:
         if name not in CONTESTS:
             raise UnknownNameError.of("contest", name, CONTESTS)
@@ -250,22 +255,30 @@ def _write(
 
 
 def _show(name: str, standings: "list[Standing]") -> None:
+    from itertools import groupby
+
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=name, box=box.SIMPLE_HEAD, title_justify="left")
-    columns = ("contest", "measure", "fitted on", "alternatives", "n", "right", "95 % interval", "chance", _LEAD)
-    for column in columns:
-        table.add_column(column, justify="right" if column in ("n", "right", "chance") else "left")
-    for one in sorted(standings, key=lambda one: (one.contest, one.negatives, one.size, -one.interval.mean)):
-        between = f"{one.interval.low:.3f} to {one.interval.high:.3f}"
-        table.add_row(
-            one.contest, one.contestant, one.trained_on, one.negatives, str(one.size),
-            f"{one.interval.mean:.3f}", between, f"{one.chance:.3f}", _lead(one),
-        )  # fmt: skip
-    Console(highlight=False).print(table)
+    def question(one: "Standing") -> tuple[str, str, int]:
+        return one.contest, one.negatives, one.size
+
+    console = Console(highlight=False)
+    console.print(f"\n{name}", style="bold")
+    ordered = sorted(standings, key=lambda one: (*question(one), -one.interval.mean))
+    for (contest, negatives, size), lines in groupby(ordered, question):
+        table = Table(box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+        rows = list(lines)
+        told = f", {negatives} alternatives" if negatives else ""
+        table.title = f"{contest}{told}: n = {size}, chance {rows[0].chance:.2f}"
+        for column in ("measure", "fitted on", "right", "95 % interval", "over the best closed form"):
+            table.add_column(column, justify="right" if column == "right" else "left", overflow="fold")
+        for one in rows:
+            between = f"{one.interval.low:.2f} to {one.interval.high:.2f}"
+            table.add_row(one.contestant, one.trained_on, f"{one.interval.mean:.2f}", between, _lead(one))
+        console.print(table)
 
 
 def _lead(one: "Standing") -> str:
-    return "" if one.lead is None else f"{one.lead.mean:+.3f} ({one.lead.low:+.3f} to {one.lead.high:+.3f})"
+    return "" if one.lead is None else f"{one.lead.mean:+.2f} ({one.lead.low:+.2f} to {one.lead.high:+.2f})"

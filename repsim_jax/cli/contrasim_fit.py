@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from repsim_jax.cli.bars import bar
-from repsim_jax.cli.sides import example_of, named
+from repsim_jax.cli.outs import check_writable
+from repsim_jax.cli.sides import check_mark, example_of, named
 
 if TYPE_CHECKING:
     from repsim_jax.activations import Layers
@@ -107,14 +108,19 @@ def fit(
     options, training = _kind(choices)
     kept = _held_out(held_out, no_held_out)
     _check_out(out, force)
+    check_writable(out)
     sides = _sides(sources)
     classes = _classes(sides, layers or [], class_ or [])
     examples = None if example_mark is None else _examples(example_mark, options)
+    check_mark(tuple(sides.values()), example_mark)
     with bar("fitting") as on_progress:
         fitted = _fitted(
             sides, options, training, seed=seed, classes=classes, examples=examples, held_out=kept,
             test_share=test_share, sensitivity=sensitivity, on_progress=on_progress,
         )  # fmt: skip
+    if example_mark is not None:
+        measure = replace(fitted.measure, settings={**fitted.measure.settings, "example_mark": example_mark})
+        fitted = fitted._replace(measure=measure)
     contrasim.save(fitted.measure, out)
     page = write_fit(fitted, out, provenance=_provenance(sources))
     console = Console(highlight=False)
@@ -186,7 +192,9 @@ def _check_out(out: Path, force: bool) -> None:
     if not out.is_dir():
         raise FileError(out, "the measure needs a folder, and this is a file. Choose another --out.")
     check_replaceable(out)
-    ours = {FIT_DOCUMENT, FIT_PAGE, PICTURES, MANIFEST_FILE, MEASURE_FILE}
+    # By their names alone they could be anybody's: an earlier fit of ours has a manifest that says so.
+    earlier = (out / MANIFEST_FILE).is_file()
+    ours = {FIT_DOCUMENT, FIT_PAGE, PICTURES, MANIFEST_FILE, MEASURE_FILE} if earlier else set()
     foreign = sorted({one.name for one in out.iterdir() if not one.name.startswith(".repsim-")} - ours)
     if foreign and not force:
         raise FileError(

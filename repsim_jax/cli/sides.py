@@ -4,7 +4,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from repsim_jax.activations import Layers
+    from repsim_jax.similarity.contrasim import Learned
 
 _ARRAY_FILES = (".npy", ".npz", ".safetensors", ".parquet")
 
@@ -77,6 +80,18 @@ class _Chosen(dict[str, Any]):
     """Some layers or rows of a store, which still tell whose weights made them."""
 
     metadata: dict[str, Any]
+
+
+def check_mark(sides: "Sequence[Layers]", mark: str | None, fitted: "Learned | None" = None) -> None:
+    """Refuses a mark that no id has, and another one than the measure was fitted with."""
+    from repsim_jax.errors import RepsimError
+
+    known = None if fitted is None else fitted.measure.settings.get("example_mark")
+    if fitted is not None and known != mark:
+        was = "without --example-mark" if known is None else f"with --example-mark {known!r}"
+        raise RepsimError(f"the measure was fitted {was}: say the same here, or it cannot know its training examples.")
+    if mark and not any(mark in one for side in sides for one in side.ids or ()):
+        raise RepsimError(f"--example-mark {mark!r} is in no id of {' or '.join(side.name for side in sides)}.")
 
 
 def first_rows(side: "Layers", mark: str) -> "Layers":

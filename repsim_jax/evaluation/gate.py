@@ -17,6 +17,8 @@ AGGREGATES = ("each", "mean", "min")
 PAIRINGS = ("matching", "best", "all")
 # Measures that a policy may name, and a comparison has where it was given a fitted one.
 LEARNED = ("contrasim",)
+# Under this name a learned measure tells, in the settings of a comparison, what unrelated rows score at most.
+CHANCE_LEVEL = "95 % of chance below"
 # A policy is written by hand; anything larger was not meant for us, and parsing it would only cost memory.
 _MAX_BYTES = 1 << 20
 _RULE_KEYS = frozenset({"measure", "layers", "pairs", "min", "max", "aggregate"})
@@ -236,6 +238,14 @@ def _checks(comparison: "Comparison", where: str, name: str, rule: Rule) -> list
     doubt = comparison.settings.get("doubts", {}).get(rule.measure)
     if doubt:
         raise PolicyError(where, f"{name} asks for {rule.measure}, and nothing can rest on it: {doubt}.")
+    told = comparison.settings.get(rule.measure)
+    chance = told.get(CHANCE_LEVEL) if isinstance(told, dict) else None
+    if chance is not None and rule.minimum is not None and rule.minimum <= chance:
+        raise PolicyError(
+            where,
+            f"{name}: min = {rule.minimum} says nothing, since this {rule.measure} gives unrelated rows up to "
+            f"{chance:.3f} (95 % of them). Ask for more than that, or fit a measure that tells them further apart.",
+        )
     matrix = comparison.matrix(rule.measure)
     pairs = _pairs(comparison, where, name, rule, matrix)
     judged = [(comparison.layers_a[i], comparison.layers_b[j], float(matrix[i, j])) for i, j in pairs]

@@ -179,6 +179,21 @@ def test_a_gate_that_cannot_rest_on_its_learned_measure_exits_2(here: Path, argu
     assert "PASSED" not in done.stdout
 
 
+def test_a_gate_asks_for_more_than_unrelated_rows_score(here: Path):
+    """A threshold below what permuted rows get would pass noise under the name of a fitted source."""
+    found = load("measure").diagnosis
+    assert found is not None
+    noise = {name: np.random.default_rng(i).normal(size=(64, 12)) for i, name in enumerate(NETWORKS["net_1"].names)}
+    Path("noise").mkdir()
+    np.savez("noise/net_1.npz", ids=np.asarray(NETWORKS["net_1"].ids), **noise)
+    both = ("compare", "net_0.npz", "noise/net_1.npz", "--learned", "measure", "--seen", "drop", "--gate")
+    below = run(*both, policy(f"min = {found.chance_high - 0.01}"))
+    assert below.exit_code == 2
+    assert "says nothing, since this contrasim gives unrelated rows up to" in " ".join(below.stderr.split())
+    above = run(*both, policy(f"min = {(1 + found.chance_high) / 2}"), "--force")
+    assert above.exit_code == 1
+
+
 @pytest.mark.parametrize("arguments", [("--measures", "contrasim"), ("--seen", "drop"), ("--allow-unfitted",)])
 def test_options_of_a_learned_measure_need_one(here: Path, arguments: tuple[str, ...]):
     done = run("compare", "net_0.npz", "net_1.npz", *arguments)
@@ -304,6 +319,55 @@ def test_a_mark_that_marks_nothing_is_refused(here: Path, arguments: tuple[str, 
     refused = run(*arguments)
     assert refused.exit_code == 2
     assert message in " ".join(refused.stderr.split())
+
+
+def test_a_score_says_the_mark_of_its_fit(here: Path):
+    """Otherwise it could not know which of its rows it was trained on."""
+    marked = NETWORKS["net_0"], NETWORKS["net_1"]
+    for side in marked:
+        np.savez(f"marked_{side.name}.npz", ids=[f"{one}#0" for one in side.ids or ()], **dict(side.layers))
+    both, fit = ("marked_net_0.npz", "marked_net_1.npz"), ("--faithful", "--positives", "example", *QUICK[:4])
+    done = run("contrasim", "fit", *both, *fit, "--class", "*=any", "--example-mark", "#", "--out", "marked")
+    assert done.exit_code == 0, done.output
+    without = run("contrasim", "score", "marked", *both)
+    assert "was fitted with --example-mark '#'" in " ".join(without.stderr.split())
+    with_it = run("contrasim", "score", "marked", *both, "--example-mark", "#")
+    assert "was trained on" in " ".join(with_it.stderr.split())
+    other = run("contrasim", "fit", *both, *fit, "--example-mark", "@", "--out", "other")
+    assert "'@' is in no id of" in " ".join(other.stderr.split())
+    assert {done.exit_code for done in (without, with_it, other)} == {2}
+
+
+def test_a_copy_of_a_fitted_source_cannot_be_held_out(here: Path):
+    done = run("contrasim", "fit", *FILES[:3], "copy=net_0.npz", *QUICK, "--out", "copied")
+    assert done.exit_code == 2
+    assert "'copy' holds the numbers of 'net_0' in all its layers, and would flatter" in " ".join(done.stderr.split())
+
+
+def test_nothing_of_others_is_lost(here: Path):
+    Path("mine/figures").mkdir(parents=True)
+    Path("mine/figures/mine.png").write_text("mine")
+    Path("theirs").mkdir()
+    Path("theirs/manifest.json").write_text("{}")
+    Path("theirs/measure.safetensors").write_text("theirs")
+    for folder in ("mine", "theirs", "said.txt/new"):
+        done = run("contrasim", "fit", *FILES, *QUICK, "--out", folder)
+        assert done.exit_code == 2, folder
+    assert Path("mine/figures/mine.png").read_text() == "mine"
+    assert Path("theirs/measure.safetensors").read_text() == "theirs"
+    manifest = Path("measure/manifest.json").read_bytes()
+    score = ("contrasim", "score", "measure", "net_0.npz", "net_1.npz", "--seen", "drop", "--csv")
+    for table in ("measure/manifest.json", "measure/new.csv", "net_4.npz"):
+        assert run(*score, table).exit_code == 2, table
+    assert Path("measure/manifest.json").read_bytes() == manifest
+    assert np.load("net_4.npz")["ids"].size == 64
+
+
+@pytest.mark.parametrize("arguments", [("--only", ""), ("--only", ","), ("--seed", "9" * 20), ("--out", "said.txt")])
+def test_a_benchmark_that_cannot_be_ends_at_once(here: Path, arguments: tuple[str, ...]):
+    done = run("contrasim", "benchmark", "--models", "6", "--steps", "1", *arguments)
+    assert done.exit_code == 2
+    assert "Traceback" not in done.stderr
 
 
 def test_faithful_is_the_papers(here: Path):

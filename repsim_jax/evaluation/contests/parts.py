@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,8 @@ class Parts:
         made = make()
         document = [{"line": list(line), "answers": [_plain(one) for one in answers]} for line, answers in made.items()]
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, json.dumps(document).encode())
+        payload = json.dumps(document)
+        replace_file(path, f"{hashlib.sha256(payload.encode()).hexdigest()}\n{payload}\n".encode())
         return made
 
     def measure(self, name: str, make: Callable[[], contrasim.ContraSim]) -> contrasim.ContraSim:
@@ -84,7 +86,7 @@ class Parts:
                 return contrasim.load(path)
             except RepsimError:
                 # Cut short while it was written, or damaged since: made anew.
-                pass
+                shutil.rmtree(path, ignore_errors=True)
         made = make()
         path.parent.mkdir(parents=True, exist_ok=True)
         contrasim.save(made, path)
@@ -104,9 +106,12 @@ def _plain(answers: np.ndarray) -> list:
 
 
 def _read(path: Path) -> Decisions | None:
-    """The answers of a file; None where it is no such file."""
+    """The answers of a file; None where it is no such file, or not what was written."""
     try:
-        document = json.loads(path.read_bytes())
+        checksum, payload = path.read_text(encoding="utf-8").splitlines()
+        if checksum != hashlib.sha256(payload.encode()).hexdigest():
+            return None
+        document = json.loads(payload)
         return {Line(*one["line"]): [np.asarray(answers, float) for answers in one["answers"]] for one in document}
     except (ValueError, TypeError, KeyError):
         return None

@@ -1,5 +1,6 @@
 """Which representations belong together? The user's sources, sorted into classes of positives, with rows matched."""
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -135,6 +136,38 @@ def collect(
     collection = Collection(_grouped(sides, class_of), sides, rows, ids)
     check(collection, options)
     return collection
+
+
+def check_held_out(collection: Collection, held_out: Sequence[str]) -> None:
+    """Refuses a held-out source that is the copy of a fitted one, which would be found to carry over.
+
+    Args:
+        collection: All sources.
+        held_out: Names of those that are kept from training.
+
+    Raises:
+        BadArrayError: If one of them holds the numbers of a fitted source in all its layers.
+    """
+    fitted = {_digest(collection, source): source for source in collection.sides if source not in held_out}
+    for source in held_out:
+        other = fitted.get(_digest(collection, source))
+        if other is not None:
+            raise BadArrayError(
+                f"contrasim needs held-out sources that were not fitted: {source!r} holds the numbers of {other!r} in "
+                "all its layers, and would flatter. Hold out another one (held_out, --held-out)."
+            )
+
+
+def _digest(collection: Collection, source: str) -> bytes:
+    """Of the first rows of all layers of a source that take part, in the order of the examples."""
+    rows = collection.rows[source][:_FIRST_ROWS].ravel()
+    layers = {
+        layer for group in collection.groups for view in group.views if view.source == source for layer in view.layers
+    }
+    digest = hashlib.sha256()
+    for layer in sorted(layers):
+        digest.update(np.ascontiguousarray(collection.sides[source].read(layer, rows), np.float64).tobytes())
+    return digest.digest()
 
 
 def _as_layers(name: str, value: Any) -> Layers:

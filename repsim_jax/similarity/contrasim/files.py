@@ -102,7 +102,7 @@ def load(folder: str | os.PathLike[str]) -> ContraSim:
 
 
 def check_replaceable(folder: Path) -> None:
-    """Refuses a folder whose manifest is of something else, such as a store: that would be lost.
+    """Refuses a folder whose manifest is not that of a whole measure: it could be a store, and would be lost.
 
     Args:
         folder: Where a measure is to be saved; it need not exist.
@@ -111,9 +111,17 @@ def check_replaceable(folder: Path) -> None:
         FileError: If a manifest is there that is not one of ours.
     """
     path = folder / MANIFEST_FILE
-    if not path.is_file() or (folder / MEASURE_FILE).is_file():
+    if not path.exists():
         return
-    raise FileError(folder, f"holds the {MANIFEST_FILE} of something else, such as a store. Choose another folder.")
+    try:
+        _manifest(folder)
+    except RepsimError as error:
+        if path.is_file() and FORMAT.encode() in path.read_bytes()[:_LARGEST_MANIFEST]:
+            return  # of another version, or damaged: ours all the same
+        reason = (
+            f"holds the {MANIFEST_FILE} of something else, such as a store, or a damaged one. Choose another folder."
+        )
+        raise FileError(folder, reason) from error
 
 
 def diagnosis_to_json(found: Diagnosis | None) -> dict[str, Any] | None:

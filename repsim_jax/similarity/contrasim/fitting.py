@@ -15,7 +15,7 @@ from repsim_jax.activations.reader import Store
 from repsim_jax.errors import BadArrayError, UnknownNameError
 from repsim_jax.linalg import nearest_rows
 from repsim_jax.similarity.contrasim import encoder
-from repsim_jax.similarity.contrasim.collection import Classes, Collection, Sources, check, collect
+from repsim_jax.similarity.contrasim.collection import Classes, Collection, Sources, check, check_held_out, collect
 from repsim_jax.similarity.contrasim.diagnosis import diagnose
 from repsim_jax.similarity.contrasim.encoder import Params
 from repsim_jax.similarity.contrasim.inputs import Standard
@@ -118,6 +118,7 @@ def fit(
     key_split, key_weights, key_steps, key_look = jax.random.split(key, 4)
     collection = collect(sources, options, classes=classes, examples=examples)
     kept = _held_out(collection, options, held_out)
+    check_held_out(collection, kept)
     seen = collection.without(kept)
     check(seen, options)
     split = _split(key_split, collection, options, test_share, anchors)

@@ -183,6 +183,13 @@ class Learned:
             return "it was fitted without a diagnosis (test_share=0)"
         if found.seen.low <= found.seen.chance:
             return f"on new examples of its own sources it is right {_share(found.seen)}, not above chance"
+        if self.measure.options.objective in ("deep_dot", "deep_cka"):
+            return f"it was fitted by attraction alone ({self.measure.options.objective}), which calls everything alike"
+        if found.positive_mean <= found.chance_high:
+            return (
+                f"its positives score {found.positive_mean:.2f}, and with their rows permuted up to "
+                f"{found.chance_high:.2f}: it does not look at which example is which"
+            )
         strangers = [side.name for side in (a, b) if self._source(side) is None]
         if strangers and (found.unseen is None or found.unseen.low <= found.unseen.chance):
             told = "nothing is known about models that were not fitted" if found.unseen is None else (

@@ -1,6 +1,7 @@
 """A saved measure scores as the one that was fitted; whatever is damaged, missing or foreign is refused, never read."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -204,6 +205,7 @@ def test_no_changed_byte_of_the_manifest_goes_unnoticed(
     measures: Callable[[str], ContraSim], tmp_path_factory: pytest.TempPathFactory, place: float, byte: int
 ):
     folder = tmp_path_factory.getbasetemp() / "changed"
+    shutil.rmtree(folder, ignore_errors=True)
     path = save(measures("raw"), folder) / "manifest.json"
     data = bytearray(path.read_bytes())
     position = int(place * len(data))
