@@ -130,9 +130,9 @@ def resolve(
     objective: Objective,
     horizon: float,
     num_records: int = 20,
-    tolerance: float = 1e-4,
+    tolerance: float = 1e-3,
     start: int = 5,
-    most: int = 640,
+    most: int = 160,
 ) -> Resolved:
     """Doubles the number of steps until the flow no longer depends on it.
 
