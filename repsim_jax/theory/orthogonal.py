@@ -22,6 +22,8 @@ from repsim_jax.theory.pca import (
 _EXACT = 1e-10
 # A loss that is within this share of its optimum has arrived there.
 _ARRIVED = 1e-14
+# Of 20 looks, with steps of 0.2: until t = 40, and until t = 400.
+_SUBSTEPS_TRAINED, _SUBSTEPS_FROZEN = 10, 100
 
 
 def frozen_is_pca(key: jax.Array, x: jax.Array, setup: Setup, told: Told) -> Claim:
@@ -121,7 +123,11 @@ def _orthonormal(
     network = setup.network(width, setup.activations[0])
     params = networks(key, setup, network, x.shape[1])
     params = (*params[:-1], jax.vmap(retract)(params[-1]))
-    trained = jax.lax.map(lambda one: train_orthonormal(one, x, network=network, train_hidden=train_hidden), params)
+    # Descent on frozen features goes on until it has arrived; features that move are looked at for a while.
+    substeps = _SUBSTEPS_TRAINED if train_hidden else _SUBSTEPS_FROZEN
+    trained = jax.lax.map(
+        lambda one: train_orthonormal(one, x, network=network, train_hidden=train_hidden, num_substeps=substeps), params
+    )
     n = len(x)
     for s in range(setup.num_seeds):
         one = jax.tree.map(lambda leaf, s=s: leaf[s], trained)
