@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 import repsim_jax
-from repsim_jax.cli import compare, contrasim, extract, lists, stores, tour
+from repsim_jax.cli import compare, contrasim, extract, lists, stores, theory, tour
 from repsim_jax.errors import RepsimError
 from repsim_jax.report.text import printable
 
@@ -75,6 +75,7 @@ app = typer.Typer(
 app.command("extract")(extract.extract)
 app.command("compare")(compare.compare)
 app.add_typer(contrasim.app, name="contrasim")
+app.add_typer(theory.app, name="theory")
 app.command("layers")(stores.layers)
 app.command("inspect")(stores.inspect)
 app.command("measures")(lists.measures)

@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from repsim_jax.report.claims import claims_summary, claims_to_json, write_claims
     from repsim_jax.report.findings import Digest, digest
     from repsim_jax.report.fits import fit_summary, fit_to_json, write_fit
     from repsim_jax.report.page import render, write
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 # Loaded on first use: an error message needs report.text, and must not wait for matplotlib.
 _HOMES = {
     "Digest": "findings",
+    "claims_summary": "claims",
+    "claims_to_json": "claims",
     "digest": "findings",
     "figures": "plots",
     "fit_summary": "fits",
@@ -21,10 +24,13 @@ _HOMES = {
     "to_csv": "tables",
     "to_json": "tables",
     "write": "page",
+    "write_claims": "claims",
     "write_fit": "fits",
 }
 __all__ = [
     "Digest",
+    "claims_summary",
+    "claims_to_json",
     "digest",
     "figures",
     "fit_summary",
@@ -33,6 +39,7 @@ __all__ = [
     "to_csv",
     "to_json",
     "write",
+    "write_claims",
     "write_fit",
 ]
 

@@ -1,0 +1,166 @@
+"""Do the claims on wide contrastive networks hold? Verdicts as a terminal table, a document, pictures and one page."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from repsim_jax.report.plots import LIGHT, drawable, settings
+from repsim_jax.report.row_charts import ACCENT, SECOND, WEAK, Chart, frame
+from repsim_jax.report.sheets import environment, picture_of, shortened, write_files
+from repsim_jax.report.tables import number
+from repsim_jax.report.text import shorten, styled
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+    from repsim_jax.theory import Claim, Series
+
+CLAIMS_PAGE, CLAIMS_DOCUMENT = "claims.html", "claims.json"
+SCHEMA = "repsim.theory.claims/1"
+_COLORS = (ACCENT, SECOND, "#5b5f97", "#8c2f39", "#4f772d", WEAK)
+_ROWS = 9  # of a picture, in units of the other charts
+_MOST_LETTERS = 44
+
+
+def write_claims(
+    claims: "Sequence[Claim]", out: str | os.PathLike[str], *, provenance: Mapping[str, str] | None = None
+) -> Path:
+    """Writes the page of the claims, a picture of each and the document (``claims.json``) into a folder.
+
+    Args:
+        claims: From ``theory.verify``.
+        out: The folder, made where it does not exist.
+        provenance: How the numbers came about, as label and text.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        FileError: If the folder cannot be written; NoSpaceError if the disk is full.
+    """
+    drawn = [picture_of(chart, chart.figure) for chart in map(claim_chart, claims)]
+    files = {path: content for picture in drawn for path, content in picture.files.items()}
+    document = claims_to_json(claims, provenance=provenance)
+    files[CLAIMS_DOCUMENT] = (json.dumps(document, indent=1, allow_nan=False) + "\n").encode()
+    files[CLAIMS_PAGE] = _page(claims, drawn, provenance or {}).encode()
+    return write_files(Path(out), files, page=CLAIMS_PAGE)
+
+
+def claims_to_json(claims: "Sequence[Claim]", *, provenance: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The claims as a document with a stable schema, ``"schema": "repsim.theory.claims/1"``.
+
+    Args:
+        claims: From ``theory.verify``.
+        provenance: How the numbers came about, as label and text.
+
+    Returns:
+        Plain dicts, lists, strings, finite numbers and None.
+    """
+    told = []
+    for claim in claims:
+        series = [
+            {
+                "label": one.label,
+                "widths": list(one.widths),
+                "values": one.values.tolist(),
+                "slope": None if one.slope is None else one.slope._asdict(),
+            }
+            for one in claim.series
+        ]
+        told.append({**claim._asdict(), "series": series})
+    document = {"schema": SCHEMA, "claims": told, "provenance": dict(provenance or {})}
+    # What is infinite or undefined has no number in JSON.
+    return json.loads(json.dumps(document, default=float), parse_constant=lambda _: None)
+
+
+def claims_summary(claims: "Sequence[Claim]") -> "Group":
+    """What a person at a terminal wants to see of the claims.
+
+    Args:
+        claims: From ``theory.verify``.
+
+    Returns:
+        A rich renderable.
+    """
+    from rich.console import Group
+    from rich.text import Text
+
+    colors = {"holds": "green", "does not hold": "red", "undecided": "yellow"}
+    parts: list[Any] = []
+    for claim in claims:
+        parts += [
+            Text.assemble((f"{claim.verdict}: ", f"bold {colors[claim.verdict]}"), (claim.name, "bold")),
+            styled(f"  origin: {claim.origin}", "dim"),
+            styled(f"  predicted: {claim.predicted}"),
+            styled(f"  observed: {claim.observed}"),
+            Text(),
+        ]
+    return Group(*parts)
+
+
+def claim_chart(claim: "Claim") -> Chart:
+    """The evidence for a claim over the widths, every seed a dot.
+
+    Args:
+        claim: From ``theory.verify``.
+
+    Returns:
+        The picture.
+    """
+    is_time = claim.quantity.startswith("time")
+    with settings():
+        seeds = max(one.values.shape[1] for one in claim.series)
+        figure, axes = frame(_ROWS, LIGHT, claim.name[0].upper() + claim.name[1:], f"{seeds} seeds at each width")
+        for one, color in zip(claim.series, _COLORS, strict=False):
+            _draw(axes, one, color, logarithmic=not is_time)
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(claim.series[0].widths, [f"{width:,}" for width in claim.series[0].widths])
+        axes.minorticks_off()
+        if not is_time:
+            axes.set_yscale("log")
+        axes.set_xlabel("width of the hidden layers", color=LIGHT.muted)
+        axes.set_ylabel(drawable(_wrapped(claim.quantity)), color=LIGHT.muted)
+        axes.grid(color=LIGHT.muted, alpha=0.2, lw=0.6)
+        axes.legend(fontsize=6.5, frameon=False, labelcolor=LIGHT.ink)
+    caption = (
+        f"{claim.verdict[0].upper()}{claim.verdict[1:]}. Predicted: {claim.predicted}. Observed: {claim.observed}."
+    )
+    stem = claim.name.replace(" ", "-")
+    return Chart(stem, claim.name, caption, f"{claim.quantity} over the width, a dot for each seed.", figure)
+
+
+def _draw(axes: Any, one: "Series", color: str, *, logarithmic: bool) -> None:
+    widths, values = np.asarray(one.widths, float), np.asarray(one.values, float)
+    for width, row in zip(widths, values, strict=True):
+        axes.plot(np.full(len(row), width), np.where(np.isfinite(row), row, np.nan), ".", color=color, ms=4, alpha=0.55)
+    label = shorten(one.label, _MOST_LETTERS)
+    if one.slope is None:
+        axes.plot(widths, values.mean(1), color=color, lw=1.2, label=label)
+        return
+    line = one.slope.intercept + one.slope.value * np.log(widths)
+    kind = "exponent" if logarithmic else "slope"
+    told = f"{label}: {kind} {number(one.slope.value, 2)} ({number(one.slope.low, 2)} to {number(one.slope.high, 2)})"
+    axes.plot(widths, np.exp(line) if logarithmic else line, color=color, lw=1.2, label=told)
+
+
+def _wrapped(text: str) -> str:
+    import textwrap
+
+    return "\n".join(textwrap.wrap(text, _MOST_LETTERS))
+
+
+def _page(claims: "Sequence[Claim]", drawn: list[Any], provenance: Mapping[str, str]) -> str:
+    import repsim_jax
+
+    holding = sum(claim.verdict == "holds" for claim in claims)
+    return environment().get_template("claims.html.j2").render(
+        version=repsim_jax.__version__,
+        title="When is a wide contrastive network a kernel, or PCA?",
+        lead=f"{holding} of {len(claims)} claims hold on these data, at these widths and times.",
+        claims=list(zip(claims, drawn, strict=True)),
+        provenance=shortened({str(label): str(text) for label, text in provenance.items()}),
+    )  # fmt: skip

@@ -1,0 +1,90 @@
+"""Triplets from real examples: an anchor, another view or another example of its class, and an unrelated example."""
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import ArrayLike, Float
+
+from repsim_jax.errors import BadArrayError
+
+_ROOM = 1e-9
+
+
+class Triplets(NamedTuple):
+    """N triplets in the coordinates of their own span.
+
+    Attributes:
+        points: (3N, r) anchors, positives, negatives, of norm one.
+        anchors: Row numbers of the anchors in the data.
+        negatives: Row numbers of the negatives.
+    """
+
+    points: np.ndarray
+    anchors: np.ndarray
+    negatives: np.ndarray
+
+    @property
+    def num_triplets(self) -> int:
+        """N."""
+        return len(self.points) // 3
+
+
+def triplets(
+    key: jax.Array, data: Float[ArrayLike, "n d"], *, num_triplets: int = 16, view_noise: float = 0.3
+) -> Triplets:
+    r"""Draws triplets; positives are noisy views of their anchors, negatives are other examples.
+
+    Examples are centered and scaled to norm one. All weights that a network with Gaussian first layer can ever have act
+    on the span of its inputs only, in which the layer is Gaussian again: the r <= 3N coordinates in an orthonormal
+    basis of that span therefore give the same dynamics as the d original ones, exactly, and at any d.
+
+    Args:
+        key: Random key; draws examples and views.
+        data: Examples, one a row; images are flattened.
+        num_triplets: N, at most half of the examples.
+        view_noise: Norm of what is added to an anchor to give its positive, relative to the anchor's.
+
+    Returns:
+        The triplets, float64.
+
+    Raises:
+        BadArrayError: If there are too few examples, an example that equals the mean or is not finite, or the noise
+            is not positive.
+    """
+    x = np.asarray(data, np.float64)
+    x = x.reshape(len(x), -1)
+    if not np.isfinite(x).all():
+        raise BadArrayError("theory needs finite examples, got NaN or infinity. Leave those rows out.")
+    if not 2 <= num_triplets <= len(x) // 2:
+        raise BadArrayError(
+            f"theory needs 2 to n / 2 triplets of n = {len(x)} examples, got {num_triplets}. Choose fewer triplets."
+        )
+    if not 0 < view_noise < float("inf"):
+        raise BadArrayError(
+            f"theory needs view_noise > 0 (positives equal to anchors say nothing), got {view_noise!r}."
+        )
+    key_rows, key_noise = jax.random.split(key)
+    rows = np.asarray(jax.random.permutation(key_rows, len(x)))[: 2 * num_triplets]
+    x = x - x.mean(0)
+    drawn = _units(x[rows], rows)
+    noise = np.asarray(jax.random.normal(key_noise, (num_triplets, x.shape[1])), np.float64)
+    noise *= view_noise / np.linalg.norm(noise, axis=1, keepdims=True)
+    views = _units(drawn[:num_triplets] + noise, rows)
+    points = np.concatenate([drawn[:num_triplets], views, drawn[num_triplets:]])
+    return Triplets(_in_their_span(points), rows[:num_triplets], rows[num_triplets:])
+
+
+def _units(x: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    norms = np.linalg.norm(x, axis=1, keepdims=True)
+    if (norms <= _ROOM).any():
+        row = int(rows[int(norms.argmin())])
+        raise BadArrayError(f"theory needs examples of some length, but row {row} equals the mean. Leave it out.")
+    return x / norms
+
+
+def _in_their_span(points: np.ndarray) -> np.ndarray:
+    """Coordinates in an orthonormal basis of the span, with the same products."""
+    u, s, _ = np.linalg.svd(points, full_matrices=False)
+    kept = s > 1e-12 * s[0]
+    return np.ascontiguousarray(u[:, kept] * s[kept])

@@ -1,0 +1,45 @@
+"""Do the theory's claims hold on these data? All of them, over widths and seeds, in one call."""
+
+import jax
+import jax.numpy as jnp
+
+from repsim_jax._compat import enable_x64
+from repsim_jax.theory.claims import Claim, Setup, Told
+from repsim_jax.theory.constancy import bounded_dot_constancy, cosine_constancy
+from repsim_jax.theory.escape import dot_escape
+from repsim_jax.theory.orthogonal import frozen_is_pca, trained_is_near_pca
+from repsim_jax.theory.triplets import Triplets
+
+
+def verify(
+    key: jax.Array,
+    given: Triplets,
+    *,
+    setup: Setup = Setup(),  # noqa: B008 (frozen)
+    on_progress: Told | None = None,
+) -> tuple[Claim, ...]:
+    """Tests every claim on triplets of real examples.
+
+    Args:
+        key: Random key; draws all networks.
+        given: From ``triplets``.
+        setup: Widths, seeds and horizons.
+        on_progress: Called with a line for each step.
+
+    Returns:
+        The claims with their verdicts. Everything is computed in float64, since at large widths the kernel changes by
+        less than float32 can tell.
+
+    Source:
+        arXiv 2403.08673 for the claims; what goes beyond is marked as ours.
+    """
+    told = on_progress or (lambda _: None)
+    with enable_x64():
+        x = jnp.asarray(given.points)
+        return (
+            cosine_constancy(key, x, setup, told),
+            dot_escape(key, x, setup, told),
+            bounded_dot_constancy(key, x, setup, told),
+            frozen_is_pca(key, x, setup, told),
+            trained_is_near_pca(key, x, setup, told),
+        )
