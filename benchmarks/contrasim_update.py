@@ -125,79 +125,6 @@ def baselines(old: Layers, new: Layers, rows: np.ndarray, anchors: np.ndarray) -
     return {name: np.mean(values, axis=0) for name, values in made.items()}
 
 
-def main() -> None:
-    """Trains, updates, fits, asks, and writes."""
-    images, labels, ids = digits()
-    known, probes, names = slice(NUM_TRAINING), images[NUM_TRAINING:], ids[NUM_TRAINING:]
-    graph = nnx.graphdef(ConvNet(rngs=nnx.Rngs(0)))
-
-    def network(seed: int) -> Any:
-        start = nnx.state(ConvNet(rngs=nnx.Rngs(seed)))
-        return nnx.merge(graph, trained(graph, start, seed, images[known], labels[known], STEPS))
-
-    sources = {f"seed-{seed}": layers_of(f"seed-{seed}", network(seed), probes, names) for seed in FITTED_ON}
-    fit = contrasim.fit(
-        jax.random.key(0), sources, options=contrasim.Options(positives="example"),
-        training=contrasim.Training(num_steps=300), test_share=0.5, held_out=(f"seed-{FITTED_ON[-1]}",),
-        sensitivity=False,
-    )  # fmt: skip
-    learned = contrasim.Learned(fit.measure, allow_unfitted=True, on_seen="drop")
-    places = {one: row for row, one in enumerate(names)}
-    anchors = np.asarray([places[one] for one in fit.measure.anchor_ids])
-    rows: list[dict[str, Any]] = []
-    for seed in SEEDS:
-        mirrored = np.random.default_rng(seed).random(len(probes)) < MIRRORED
-        mirrored[anchors] = False  # both versions must agree on what is relative to what
-        seen_by_new = np.where(mirrored[:, None, None, None], probes[:, :, ::-1], probes)
-        old, new = network(seed), network(1000 + seed)
-        sides = layers_of("old", old, probes, names), layers_of("new", new, seen_by_new, names)
-        compared = similarity.compare(*sides, measures=[learned, "linear_cka_unbiased"])
-        found = compared.by_example
-        assert found is not None
-        asked = np.asarray([places[one] for one in found.ids])
-        changed = mirrored[asked]
-        scores = {"ContraSim": found.scores.mean(0), **baselines(*sides, asked, anchors)}
-        rows.append(
-            {
-                "seed": seed,
-                "examples": len(asked),
-                "mirrored": int(changed.sum()),
-                "accuracy_old": accuracy(old, probes, labels[NUM_TRAINING:]),
-                "accuracy_new": accuracy(new, seen_by_new, labels[NUM_TRAINING:]),
-                "median_by_layer": dict(zip(found.layers, np.median(found.scores, axis=1).tolist(), strict=True)),
-                "cka_by_layer": dict(
-                    zip(LAYERS, np.diag(compared.matrix("linear_cka_unbiased")).tolist(), strict=True)
-                ),
-                "area": {name: area(values, changed) for name, values in scores.items()},
-                "mirrored_among_20_most_changed": {
-                    name: int(changed[np.argsort(values)[:20]].sum()) for name, values in scores.items()
-                },
-            }
-        )
-        print(seed, {name: round(value, 3) for name, value in rows[-1]["area"].items()})
-        if seed == SEEDS[0]:
-            with tempfile.TemporaryDirectory() as folder:
-                page = report.write(compared, folder)
-                shutil.copy(
-                    page.parent / "figures" / "changes.png", ROOT / "docs" / "pictures" / "contrasim-update.png"
-                )
-    seen = fit.measure.diagnosis
-    assert seen is not None
-    assert seen.unseen is not None
-    record(
-        "contrasim_update",
-        {
-            "chance": seen.chance_mean,
-            "accuracy_on_new_examples": seen.seen.share,
-            "accuracy_on_a_held_out_network": seen.unseen.share,
-            "mean_area": {name: float(np.mean([row["area"][name] for row in rows])) for name in rows[0]["area"]},
-            "updates": rows,
-        },
-        seeds=[*SEEDS, *FITTED_ON],
-        packages=("optax",),
-    )
-
-
 def accuracy(model: Any, images: np.ndarray, labels: np.ndarray) -> float:
     """Share of digits that a network gets right.
 
@@ -210,6 +137,99 @@ def accuracy(model: Any, images: np.ndarray, labels: np.ndarray) -> float:
         From 0 to 1.
     """
     return float((np.asarray(model(jnp.asarray(images))).argmax(1) == labels).mean())
+
+
+def network(seed: int, images: np.ndarray, labels: np.ndarray) -> Any:
+    """A trained network.
+
+    Args:
+        seed: Of its weights and batches.
+        images: Training images.
+        labels: Their digits.
+
+    Returns:
+        The network.
+    """
+    start = nnx.state(ConvNet(rngs=nnx.Rngs(seed)))
+    graph = nnx.graphdef(ConvNet(rngs=nnx.Rngs(0)))
+    return nnx.merge(graph, trained(graph, start, seed, images, labels, STEPS))
+
+
+def update(seed: int, measure: contrasim.ContraSim) -> tuple[dict[str, Any], similarity.Comparison]:
+    """One network, its replacement, and who finds the mirrored images.
+
+    Args:
+        seed: Of both, and of which images are mirrored.
+        measure: Fitted on others.
+
+    Returns:
+        What was seen, and the comparison by ContraSim.
+    """
+    images, labels, ids = digits()
+    known, probes, names = slice(NUM_TRAINING), images[NUM_TRAINING:], ids[NUM_TRAINING:]
+    places = {one: row for row, one in enumerate(names)}
+    anchors = np.asarray([places[one] for one in measure.anchor_ids])
+    mirrored = np.random.default_rng(seed).random(len(probes)) < MIRRORED
+    mirrored[anchors] = False  # both versions must agree on what is relative to what
+    seen_by_new = np.where(mirrored[:, None, None, None], probes[:, :, ::-1], probes)
+    old, new = (network(one, images[known], labels[known]) for one in (seed, 1000 + seed))
+    sides = layers_of("old", old, probes, names), layers_of("new", new, seen_by_new, names)
+    learned = contrasim.Learned(measure, allow_unfitted=True, on_seen="drop")
+    compared = similarity.compare(*sides, measures=[learned, "linear_cka_unbiased"])
+    found = compared.by_example
+    assert found is not None
+    asked = np.asarray([places[one] for one in found.ids])
+    changed = mirrored[asked]
+    scores = {"ContraSim": found.scores.mean(0), **baselines(*sides, asked, anchors)}
+    first = {name: int(changed[np.argsort(values)[:20]].sum()) for name, values in scores.items()}
+    row = {
+        "seed": seed,
+        "examples": len(asked),
+        "mirrored": int(changed.sum()),
+        "accuracy_old": accuracy(old, probes, labels[NUM_TRAINING:]),
+        "accuracy_new": accuracy(new, seen_by_new, labels[NUM_TRAINING:]),
+        "median_by_layer": dict(zip(found.layers, np.median(found.scores, axis=1).tolist(), strict=True)),
+        "cka_by_layer": dict(zip(LAYERS, np.diag(compared.matrix("linear_cka_unbiased")).tolist(), strict=True)),
+        "area": {name: area(values, changed) for name, values in scores.items()},
+        "mirrored_among_20_most_changed": first,
+    }
+    return row, compared
+
+
+def main() -> None:
+    """Fits on some networks, updates others, asks, and writes."""
+    images, labels, ids = digits()
+    known, probes, names = slice(NUM_TRAINING), images[NUM_TRAINING:], ids[NUM_TRAINING:]
+    sources = {
+        f"seed-{one}": layers_of(f"seed-{one}", network(one, images[known], labels[known]), probes, names)
+        for one in FITTED_ON
+    }
+    fit = contrasim.fit(
+        jax.random.key(0), sources, options=contrasim.Options(positives="example"),
+        training=contrasim.Training(num_steps=300), test_share=0.5, held_out=(f"seed-{FITTED_ON[-1]}",),
+        sensitivity=False,
+    )  # fmt: skip
+    rows, comparisons = zip(*(update(seed, fit.measure) for seed in SEEDS), strict=True)
+    with tempfile.TemporaryDirectory() as folder:
+        page = report.write(comparisons[0], folder)
+        shutil.copy(page.parent / "figures" / "changes.png", ROOT / "docs" / "pictures" / "contrasim-update.png")
+    seen = fit.measure.diagnosis
+    assert seen is not None
+    assert seen.unseen is not None
+    means = {name: float(np.mean([row["area"][name] for row in rows])) for name in rows[0]["area"]}
+    print(means)
+    record(
+        "contrasim_update",
+        {
+            "chance": seen.chance_mean,
+            "accuracy_on_new_examples": seen.seen.share,
+            "accuracy_on_a_held_out_network": seen.unseen.share,
+            "mean_area": means,
+            "updates": list(rows),
+        },
+        seeds=[*SEEDS, *FITTED_ON],
+        packages=("optax",),
+    )
 
 
 if __name__ == "__main__":

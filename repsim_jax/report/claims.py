@@ -111,6 +111,8 @@ def claim_chart(claim: "Claim") -> Chart:
     Returns:
         The picture.
     """
+    from matplotlib.ticker import FormatStrFormatter
+
     is_time = claim.quantity.startswith("time")
     with settings():
         seeds = max(one.values.shape[1] for one in claim.series)
@@ -122,10 +124,12 @@ def claim_chart(claim: "Claim") -> Chart:
         axes.minorticks_off()
         if not is_time:
             axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
         axes.set_xlabel("width of the hidden layers", color=LIGHT.muted)
-        axes.set_ylabel(drawable(_wrapped(claim.quantity)), color=LIGHT.muted)
+        axes.set_ylabel(_wrapped(drawable(claim.quantity)), color=LIGHT.muted)
         axes.grid(color=LIGHT.muted, alpha=0.2, lw=0.6)
-        axes.legend(fontsize=6.5, frameon=False, labelcolor=LIGHT.ink)
+        place = {"loc": "upper left", "bbox_to_anchor": (0.0, -0.17), "borderaxespad": 0.0}
+        axes.legend(fontsize=6.5, frameon=False, labelcolor=LIGHT.ink, **place)
     caption = (
         f"{claim.verdict[0].upper()}{claim.verdict[1:]}. Predicted: {claim.predicted}. Observed: {claim.observed}."
     )
