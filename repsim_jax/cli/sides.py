@@ -87,10 +87,16 @@ def check_mark(sides: "Sequence[Layers]", mark: str | None, fitted: "Learned | N
     from repsim_jax.errors import RepsimError
 
     known = None if fitted is None else fitted.measure.settings.get("example_mark")
-    if fitted is not None and known != mark:
+    ids = [one for side in sides for one in side.ids or ()]
+    # Ids without any mark name their examples already.
+    unsaid = mark is None and known is not None and any(known in one for one in ids)
+    if fitted is not None and (unsaid or (mark is not None and mark != known)):
         was = "without --example-mark" if known is None else f"with --example-mark {known!r}"
         raise RepsimError(f"the measure was fitted {was}: say the same here, or it cannot know its training examples.")
-    if mark and not any(mark in one for side in sides for one in side.ids or ()):
+    bare = next((side.name for side in sides if side.ids is None), None)
+    if mark and bare is not None:
+        raise RepsimError(f"--example-mark is about ids, and {bare} has none. Leave it out.")
+    if mark and mark != known and not any(mark in one for one in ids):
         raise RepsimError(f"--example-mark {mark!r} is in no id of {' or '.join(side.name for side in sides)}.")
 
 
@@ -102,10 +108,8 @@ def first_rows(side: "Layers", mark: str) -> "Layers":
 
     if not mark:
         raise RepsimError("--example-mark is the text between an example and the number of its row, such as '#'.")
-    if side.ids is None:
-        raise RepsimError(f"--example-mark is about ids, and {side.name} has none. Leave it out.")
     first: dict[str, int] = {}
-    for row, one in enumerate(side.ids):
+    for row, one in enumerate(side.ids or ()):
         first.setdefault(example_of(one, mark), row)
     rows = np.fromiter(first.values(), int)
     chosen = _Chosen((name, side.read(name, rows)) for name in side.names)

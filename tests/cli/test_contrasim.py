@@ -149,13 +149,13 @@ def test_a_folder_without_a_measure_is_refused(here: Path):
 
 def test_a_gate_judges_a_learned_measure(here: Path):
     command = ("compare", "net_0.npz", "net_1.npz", "--measures", "rsa", "--learned", "measure", "--seen", "drop")
-    held = run(*command, "--gate", policy("min = -0.9"))
+    held = run(*command, "--gate", policy("min = 0.42"))
     assert held.exit_code == 0, held.output
     assert "Gate PASSED: 4 of 4 checks hold" in held.stdout
     assert "Nearest layers by RSA" in held.stdout
     failed = run(*command, "--gate", policy("max = -0.9"))
     assert failed.exit_code == 1
-    too_few = run(*command, "--gate", policy("min = -0.9\n[policy]\nmin_examples = 14"))
+    too_few = run(*command, "--gate", policy("min = 0.42\n[policy]\nmin_examples = 14"))
     assert too_few.exit_code == 1
     assert "13 examples, wanted >= 14" in too_few.stdout
 

@@ -272,5 +272,5 @@ def test_an_unknown_activation_is_named_with_its_neighbor():
 
 def test_the_package_names_what_it_has():
     assert {name for name in kernels.__all__ if getattr(kernels, name) is None} == set()
-    with pytest.raises(AttributeError, match=r"no attribute 'ntk'; it has .*mlp_kernels"):
-        kernels.ntk  # noqa: B018
+    with pytest.raises(AttributeError, match=r"no attribute 'tangent'; it has .*mlp_kernels"):
+        kernels.tangent  # noqa: B018
