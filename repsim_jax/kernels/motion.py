@@ -234,7 +234,10 @@ def _two_models(operation: str, model: Any, params: Any, new_params: Any) -> tup
 
 
 def _same_shapes(operation: str, params: Any, new_params: Any) -> None:
-    shapes, new_shapes = (jax.tree.map(jnp.shape, tree) for tree in (params, new_params))
+    shapes, new_shapes = (
+        {jax.tree_util.keystr(path): jnp.shape(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+        for tree in (params, new_params)
+    )
     if shapes != new_shapes:
         raise BadArrayError(
             f"{operation} compares parameters of one model: got shapes {shapes} before and {new_shapes} after."

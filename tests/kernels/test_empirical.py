@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from house.source import ROOT
-from kernels.twins import Mixed, error, explicit_jacobian, explicit_ntk, trace
+from kernels.twins import TRACES_AS_EXPECTED, Mixed, error, explicit_jacobian, explicit_ntk, trace
 
 from repsim_jax._compat import enable_x64
 from repsim_jax.encoders.convnet import ConvNet, ConvNetConfig
@@ -107,6 +107,8 @@ def terms_of(function: Callable[..., Any], params: Any, x: np.ndarray) -> set[st
 def test_the_way_in_which_a_weight_is_written_changes_nothing(way: str):
     assert error(ntk(WAYS[way], TWO_LAYER, X), trace(explicit_ntk(WAYS[way], TWO_LAYER, X))) < 1e-5
     by_layers = set() if way == "branched" else {"v", "w"}
+    if way == "sliced" and not TRACES_AS_EXPECTED:
+        pytest.skip("this JAX traces the slice otherwise")
     assert terms_of(WAYS[way], TWO_LAYER, X) == by_layers
 
 
