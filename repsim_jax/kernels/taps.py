@@ -189,7 +189,7 @@ class Walk:
     ) -> tuple[list[Value], dict[Place, Any]]:
         """A scan with taps among what it goes along, and records among what it stacks."""
         params = eqn.params
-        num_consts, num_carry = params["num_consts"], params["num_carry"]
+        num_consts, num_carry = _held_and_carried(eqn)
         held, carried, along = values[:num_consts], values[num_consts:][:num_carry], values[num_consts + num_carry :]
         self._elsewhere(carried)
         leaves = frozenset[int]().union(*(value.leaves for value in values))
@@ -216,6 +216,18 @@ class Walk:
             unroll=params["unroll"],
         )
         return [Value(array, leaves, flow=flow) for array in (*carry, *stacked)], records
+
+
+def _held_and_carried(eqn: Any) -> tuple[int, int]:
+    """How many inputs of a scan are held, and how many are carried; JAX 0.12 no longer says so in numbers."""
+    body = eqn.params["jaxpr"].jaxpr
+    inputs, outputs = (
+        [outer.aval.ndim - inner.aval.ndim for outer, inner in zip(*sides, strict=True)]
+        for sides in ((eqn.invars, body.invars), (eqn.outvars, body.outvars))
+    )
+    # What is gone along, or stacked, has one axis more outside.
+    num_carry = outputs.count(0)
+    return inputs.count(0) - num_carry, num_carry
 
 
 def _same_shapes(values: list[Value]) -> bool:
