@@ -135,3 +135,22 @@ def test_a_benchmark_that_cannot_be_ends_at_once(here: Path, arguments: tuple[st
     done = run("contrasim", "benchmark", "--models", "6", "--steps", "1", *arguments)
     assert done.exit_code == 2
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_the_benchmark_over_digits_runs_to_the_end(tmp_path: Path):
+    """Six networks, few updates: every contestant has its lines, and the paper's measure knows its own models."""
+    out, results = tmp_path / "out", tmp_path / "results"
+    given = ("contrasim", "benchmark", "--only", "layers-digits", "--models", "6", "--steps", "20")
+    done = run(*given, "--out", str(out), "--results", str(results))
+    assert done.exit_code == 0, done.output
+    document = json.loads((results / "contrasim_layers_digits.json").read_text())
+    assert document == json.loads((out / "contrasim_layers_digits.json").read_text())
+    lines = document["standings"]
+    assert {one["size"] for one in lines} == {8, 32, 128, 240}
+    assert all(0 <= one["low"] <= one["mean"] <= one["high"] <= 1 for one in lines)
+    paper = {one["trained_on"]: one["mean"] for one in lines if one["contestant"] == "ContraSim, as in the paper"}
+    assert paper["the tested models"] > paper["other models"]
+    ours = [one for one in lines if one["contestant"] == "ContraSim, ours" and one["trained_on"] == "other models"]
+    assert all(one["mean"] > one["chance"] and "lead_low" in one for one in ours)
+    assert "layers of digits networks: n = 240, chance 0.17" in done.stdout
