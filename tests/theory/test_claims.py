@@ -9,7 +9,8 @@ from repsim_jax._compat import enable_x64
 from repsim_jax.errors import BadArrayError
 from repsim_jax.kernels import mlp_kernels
 from repsim_jax.linalg.stiefel import retract
-from repsim_jax.theory import Setup, triplets, verify
+from repsim_jax.theory import Series, Setup, constancy, triplets, verify
+from repsim_jax.theory.exponents import Slope
 from repsim_jax.theory.flow import gradient_flow
 from repsim_jax.theory.kernel_regime import growth, relative_error
 from repsim_jax.theory.networks import Network, apply, init, tangent_kernel
@@ -167,6 +168,12 @@ def test_pca_of_the_infinitely_wide_network_needs_its_kernel_alone():
 def test_a_matrix_without_components_is_refused(gram: np.ndarray, num: int, message: str):
     with pytest.raises(BadArrayError, match=message):
         contrastive_pca(gram, num)
+
+
+def test_a_flow_that_was_not_resolved_decides_nothing():
+    falling = Series("a", (64, 256, 1024), np.ones((3, 3)), Slope(-1.0, -1.1, -0.9, 0.0, 3))
+    assert constancy._all_below([falling], [1e-4], 0.0) == "holds"
+    assert constancy._all_below([falling], [np.inf], 0.0) == "undecided"
 
 
 @pytest.mark.slow
