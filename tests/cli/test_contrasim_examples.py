@@ -3,47 +3,11 @@
 import json
 from pathlib import Path
 
-import contrasim_cases as cases
 import numpy as np
 import pytest
-from typer.testing import CliRunner
+from contrasim_commands import FILES, NETWORKS, QUICK, run
 
-from repsim_jax.activations.layers import Layers
-from repsim_jax.cli import app
 from repsim_jax.similarity.contrasim import load
-
-NETWORKS = cases.networks(5)
-QUICK = ("--steps", "20", "--batch-size", "32", "--anchors", "16", "--no-sensitivity")
-FILES = ("net_0.npz", "net_1.npz", "net_2.npz", "net_3.npz")
-
-
-def run(*arguments: str):
-    return CliRunner().invoke(app, list(arguments))
-
-
-def written(side: Layers, path: Path) -> None:
-    np.savez(path, ids=np.asarray(side.ids), **{name: side.read(name) for name in side.names})
-
-
-@pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Five networks as array files, and a measure that was fitted on four of them."""
-    folder = tmp_path_factory.mktemp("contrasim")
-    for name, side in NETWORKS.items():
-        written(side, folder / f"{name}.npz")
-    done = run("contrasim", "fit", *(str(folder / name) for name in FILES), *QUICK, "--out", str(folder / "measure"))
-    assert done.exit_code == 0, done.output
-    (folder / "said.txt").write_text(done.stdout)
-    return folder
-
-
-@pytest.fixture
-def here(work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of this test's own that has the networks and the measure in it."""
-    for one in work.iterdir():
-        (tmp_path / one.name).symlink_to(one)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def test_captions_belong_to_their_images_by_the_mark_in_their_ids(here: Path):
