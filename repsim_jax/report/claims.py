@@ -111,7 +111,7 @@ def claim_chart(claim: "Claim") -> Chart:
     Returns:
         The picture.
     """
-    from matplotlib.ticker import FormatStrFormatter
+    from matplotlib.ticker import FormatStrFormatter, NullFormatter
 
     is_time = claim.quantity.startswith("time")
     with settings():
@@ -125,6 +125,10 @@ def claim_chart(claim: "Claim") -> Chart:
         if not is_time:
             axes.set_yscale("log")
             axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+            # Where no power of ten lies between, the ticks that do are the only ones to read.
+            low, high = axes.get_ylim()
+            is_narrow = high < 10 * low
+            axes.yaxis.set_minor_formatter(FormatStrFormatter("%g") if is_narrow else NullFormatter())
         axes.set_xlabel("width of the hidden layers", color=LIGHT.muted)
         axes.set_ylabel(_wrapped(drawable(claim.quantity)), color=LIGHT.muted)
         axes.grid(color=LIGHT.muted, alpha=0.2, lw=0.6)
