@@ -50,7 +50,8 @@ def tour(
     """Train small networks on digits, compare them layer by layer, gate an update, and learn a measure.
 
     Two networks differ in their seed only; the third learned shuffled labels. The first pair should be alike and pass
-    the gate, the second should not. Then a measure is fitted on four networks, and tested on two that it has not seen.
+    the gate, the second should not. Then a measure is fitted on four networks, and tested on two that it has not seen;
+    and wide networks show under which losses a contrastive network is just a kernel.
 
     \b
     repsim tour
@@ -58,7 +59,7 @@ def tour(
     """
     from rich.console import Console
 
-    from repsim_jax.cli.tour_contrasim import chapter
+    from repsim_jax.cli import tour_contrasim, tour_theory
 
     console = Console(highlight=False)
     digits = _digits(seed)
@@ -73,10 +74,12 @@ def tour(
     for update in ("seed-1", "shuffled-labels"):
         pages[update], verdict = _compared(stores["seed-0"], stores[update], policy, out / f"seed-0-vs-{update}")
         _tell(console, update, verdict)
-    learned = chapter(console, out, seed=seed)
+    learned = tour_contrasim.chapter(console, out, seed=seed)
+    kernel = tour_theory.chapter(console, out, seed=seed)
     console.print(f"\nThe update that failed: {pages['shuffled-labels']}", markup=False, soft_wrap=True)
     console.print(f"The learned measure: {learned.fit}", markup=False, soft_wrap=True)
     console.print(f"Two networks that it has not seen: {learned.comparison}", markup=False, soft_wrap=True)
+    console.print(f"Tangent kernels: {kernel}", markup=False, soft_wrap=True)
     console.print(f"Report: {pages['seed-1']}", markup=False, soft_wrap=True)
 
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from repsim_jax.report.claims import claims_summary, claims_to_json, write_claims
+    from repsim_jax.report.courses import courses_summary, write_courses
     from repsim_jax.report.findings import Digest, digest
     from repsim_jax.report.fits import fit_summary, fit_to_json, write_fit
     from repsim_jax.report.page import render, write
@@ -16,6 +17,7 @@ _HOMES = {
     "Digest": "findings",
     "claims_summary": "claims",
     "claims_to_json": "claims",
+    "courses_summary": "courses",
     "digest": "findings",
     "figures": "plots",
     "fit_summary": "fits",
@@ -25,12 +27,14 @@ _HOMES = {
     "to_json": "tables",
     "write": "page",
     "write_claims": "claims",
+    "write_courses": "courses",
     "write_fit": "fits",
 }
 __all__ = [
     "Digest",
     "claims_summary",
     "claims_to_json",
+    "courses_summary",
     "digest",
     "figures",
     "fit_summary",
@@ -40,6 +44,7 @@ __all__ = [
     "to_json",
     "write",
     "write_claims",
+    "write_courses",
     "write_fit",
 ]
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from repsim_jax.report.courses import course_to_json, courses_chart
 from repsim_jax.report.plots import LIGHT, drawable, settings
 from repsim_jax.report.row_charts import ACCENT, SECOND, WEAK, Chart, frame
 from repsim_jax.report.sheets import environment, picture_of, shortened, write_files
@@ -42,8 +43,8 @@ def write_claims(
     Raises:
         FileError: If the folder cannot be written; NoSpaceError if the disk is full.
     """
-    drawn = [picture_of(chart, chart.figure) for chart in map(claim_chart, claims)]
-    files = {path: content for picture in drawn for path, content in picture.files.items()}
+    drawn = [[picture_of(chart, chart.figure) for chart in charts] for charts in map(claim_charts, claims)]
+    files = {path: content for pictures in drawn for one in pictures for path, content in one.files.items()}
     document = claims_to_json(claims, provenance=provenance)
     files[CLAIMS_DOCUMENT] = (json.dumps(document, indent=1, allow_nan=False) + "\n").encode()
     files[CLAIMS_PAGE] = _page(claims, drawn, provenance or {}).encode()
@@ -71,7 +72,7 @@ def claims_to_json(claims: "Sequence[Claim]", *, provenance: Mapping[str, str] |
             }
             for one in claim.series
         ]
-        told.append({**claim._asdict(), "series": series})
+        told.append({**claim._asdict(), "series": series, "courses": [course_to_json(one) for one in claim.courses]})
     document = {"schema": SCHEMA, "claims": told, "provenance": dict(provenance or {})}
     # What is infinite or undefined has no number in JSON.
     return json.loads(json.dumps(document, default=float), parse_constant=lambda _: None)
@@ -89,11 +90,11 @@ def claims_summary(claims: "Sequence[Claim]") -> "Group":
     from rich.console import Group
     from rich.text import Text
 
-    colors = {"holds": "green", "does not hold": "red", "undecided": "yellow"}
+    colors = {"holds": "green", "holds until": "green", "does not hold": "red", "undecided": "yellow"}
     parts: list[Any] = []
     for claim in claims:
         parts += [
-            Text.assemble((f"{claim.verdict}: ", f"bold {colors[claim.verdict]}"), (claim.name, "bold")),
+            Text.assemble((f"{claim.verdict_told}: ", f"bold {colors[claim.verdict]}"), (claim.name, "bold")),
             styled(f"  origin: {claim.origin}", "dim"),
             styled(f"  predicted: {claim.predicted}"),
             styled(f"  observed: {claim.observed}"),
@@ -102,15 +103,26 @@ def claims_summary(claims: "Sequence[Claim]") -> "Group":
     return Group(*parts)
 
 
-def claim_chart(claim: "Claim") -> Chart:
-    """The evidence for a claim over the widths, every seed a dot.
+def claim_charts(claim: "Claim") -> list[Chart]:
+    """The pictures of a claim: over widths and times where that was looked at, and over widths.
 
     Args:
         claim: From ``theory.verify``.
 
     Returns:
-        The picture.
+        One or two.
     """
+    charts = [_over_widths(claim)] if claim.series else []
+    if claim.courses:
+        title = f"When does the tangent kernel stay? {claim.name[0].upper()}{claim.name[1:]}"
+        stem = f"{claim.name.replace(' ', '-').replace(',', '')}-in-time"
+        told = f"{_verdict(claim)}. A kernel stays where wider networks keep lower lines for all time."
+        charts.insert(0, courses_chart(claim.courses, stem=stem, title=title, caption=told))
+    return charts
+
+
+def _over_widths(claim: "Claim") -> Chart:
+    """The evidence for a claim over the widths, every seed a dot."""
     from matplotlib.ticker import FormatStrFormatter, NullFormatter
 
     is_time = claim.quantity.startswith("time")
@@ -134,11 +146,13 @@ def claim_chart(claim: "Claim") -> Chart:
         axes.grid(color=LIGHT.muted, alpha=0.2, lw=0.6)
         place = {"loc": "upper left", "bbox_to_anchor": (0.0, -0.17), "borderaxespad": 0.0}
         axes.legend(fontsize=6.5, frameon=False, labelcolor=LIGHT.ink, **place)
-    caption = (
-        f"{claim.verdict[0].upper()}{claim.verdict[1:]}. Predicted: {claim.predicted}. Observed: {claim.observed}."
-    )
-    stem = claim.name.replace(" ", "-")
+    caption = f"{_verdict(claim)}. Predicted: {claim.predicted}. Observed: {claim.observed}."
+    stem = claim.name.replace(" ", "-").replace(",", "")
     return Chart(stem, claim.name, caption, f"{claim.quantity} over the width, a dot for each seed.", figure)
+
+
+def _verdict(claim: "Claim") -> str:
+    return claim.verdict_told[0].upper() + claim.verdict_told[1:]
 
 
 def _draw(axes: Any, one: "Series", color: str, *, logarithmic: bool) -> None:
@@ -164,7 +178,7 @@ def _wrapped(text: str) -> str:
 def _page(claims: "Sequence[Claim]", drawn: list[Any], provenance: Mapping[str, str]) -> str:
     import repsim_jax
 
-    holding = sum(claim.verdict == "holds" for claim in claims)
+    holding = sum(claim.verdict.startswith("holds") for claim in claims)
     return environment().get_template("claims.html.j2").render(
         version=repsim_jax.__version__,
         title="When is a wide contrastive network a kernel, or PCA?",

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -10,13 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from repsim_jax.errors import BadArrayError
+from repsim_jax.theory.courses import Course
 from repsim_jax.theory.exponents import Slope
-from repsim_jax.theory.flow import Trajectory, gradient_flow
 from repsim_jax.theory.networks import Network, Params, init
-from repsim_jax.theory.objectives import Objective
 
 Told = Callable[[str], None]
-Judged = Literal["holds", "does not hold", "undecided"]
+Judged = Literal["holds", "holds until", "does not hold", "undecided"]
 
 
 class Series(NamedTuple):
@@ -44,10 +42,12 @@ class Claim(NamedTuple):
         origin: "the paper" (arXiv 2403.08673), "our derivation" or "our measurement".
         predicted: In words and numbers.
         observed: In words and numbers.
-        verdict: In a word.
+        verdict: In a word or two; "holds until" a time, which is in ``until``.
         quantity: What the series are of, with its unit.
-        series: The evidence.
+        series: The evidence over widths.
         details: Numbers by name.
+        courses: The evidence over widths and times, where there is any.
+        until: Time of gradient flow.
     """
 
     name: str
@@ -59,6 +59,13 @@ class Claim(NamedTuple):
     quantity: str
     series: tuple[Series, ...]
     details: dict[str, Any]
+    courses: tuple[Course, ...] = ()
+    until: float | None = None
+
+    @property
+    def verdict_told(self) -> str:
+        """The verdict with its time: "holds until t = 4"."""
+        return self.verdict if self.until is None else f"{self.verdict} t = {self.until:.3g}"
 
 
 @dataclass(frozen=True)
@@ -70,92 +77,64 @@ class Setup:
         num_seeds: Networks at each width, at least three.
         num_hidden: Hidden layers.
         num_outputs: Outputs K.
+        num_components: Outputs of the networks that are held against principal components.
         activations: Each is tested.
         horizon: Time of gradient flow for claims of constancy.
-        num_records: Looks at a trajectory.
+        num_times: Looks at a trajectory, evenly in the logarithm of time, the first at 1/512 of the horizon.
     """
 
     widths: tuple[int, ...] = (64, 256, 1024, 4096)
     num_seeds: int = 5
     num_hidden: int = 1
-    num_outputs: int = 2
+    num_outputs: int = 16
+    num_components: int = 2
     activations: tuple[str, ...] = ("tanh", "relu")
-    horizon: float = 2.0
-    num_records: int = 20
+    horizon: float = 16.0
+    num_times: int = 10
 
     def __post_init__(self) -> None:
         if len(self.widths) < 3 or list(self.widths) != sorted(set(self.widths)):
             raise BadArrayError(f"verify needs three rising widths or more to fit an exponent, got {self.widths}.")
         if self.num_seeds < 3:
             raise BadArrayError(f"verify needs three seeds or more for an interval, got {self.num_seeds}.")
+        if not 0 < self.horizon < float("inf") or self.num_times < 3:
+            raise BadArrayError(
+                f"verify needs a horizon > 0 and three times or more, got {self.horizon!r} and {self.num_times!r}."
+            )
 
-    def network(self, width: int, activation: str) -> Network:
+    @property
+    def times(self) -> np.ndarray:
+        """(t,) of the looks."""
+        return np.geomspace(self.horizon / 512, self.horizon, self.num_times)
+
+    def network(self, width: int, activation: str, num_outputs: int | None = None) -> Network:
         """A network of this setup.
 
         Args:
             width: M.
             activation: Of its hidden units.
+            num_outputs: If not those of the setup.
 
         Returns:
             Its shape.
         """
-        return Network(width, self.num_outputs, self.num_hidden, activation)  # pyright: ignore[reportArgumentType]
+        return Network(width, num_outputs or self.num_outputs, self.num_hidden, activation)  # pyright: ignore[reportArgumentType]
 
 
-def networks(key: jax.Array, setup: Setup, network: Network, num_inputs: int) -> Params:
-    """As many networks as there are seeds, stacked.
+def start_of(key: jax.Array, network: Network, num_inputs: int, seed: int) -> Params:
+    """The weights that a network starts from.
 
     Args:
         key: Random key.
-        setup: How many seeds.
-        network: Their shape.
+        network: Its shape.
         num_inputs: Features of the points.
-
-    Returns:
-        Parameters with a leading axis of seeds, float64.
-    """
-    keys = jax.random.split(jax.random.fold_in(key, network.width), setup.num_seeds)
-    return jax.vmap(lambda one: init(one, network, num_inputs, jnp.float64))(keys)
-
-
-def one_of(params: Params, seed: int) -> Params:
-    """One of several stacked networks.
-
-    Args:
-        params: From ``networks``.
         seed: Its number.
 
     Returns:
-        Its parameters.
+        Parameters, float64 where that is on.
     """
-    return jax.tree.map(lambda leaf: leaf[seed], params)
-
-
-def flows(
-    params: Params, x: jax.Array, setup: Setup, network: Network, objective: Objective, horizon: float,
-    num_substeps: int, *, num_records: int | None = None,
-) -> Trajectory:  # fmt: skip
-    """Gradient flow of several networks, one after the other.
-
-    Args:
-        params: From ``networks``.
-        x: Points.
-        setup: How often to look.
-        network: Their shape.
-        objective: The loss.
-        horizon: Time at the end.
-        num_substeps: Runge-Kutta steps between two looks.
-        num_records: Looks, if not those of the setup.
-
-    Returns:
-        Trajectories with a leading axis of seeds.
-    """
-    run = partial(
-        gradient_flow, x=x, network=network, objective=objective, horizon=horizon,
-        num_records=num_records or setup.num_records, num_substeps=num_substeps,
-    )  # fmt: skip
-    # One after the other: at large widths the networks of all seeds together do not fit into the caches.
-    return jax.lax.map(lambda one: run(one), params)
+    folded = jax.random.fold_in(jax.random.fold_in(key, network.width), seed)
+    return init(folded, network, num_inputs, jnp.result_type(float))
 
 
 def interval_told(slope: Slope, digits: int = 2) -> str:

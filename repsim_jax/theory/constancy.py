@@ -1,15 +1,21 @@
-"""Under which losses does the tangent kernel of a wide network stay what it was at the start?"""
+"""Under which losses does the tangent kernel of a wide network stay what it was at the start, and for how long?"""
 
 from collections.abc import Sequence
+from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from repsim_jax.theory.claims import Claim, Judged, Series, Setup, Told, flows, interval_told, networks, one_of
-from repsim_jax.theory.exponents import exponent
-from repsim_jax.theory.flow import Resolved, Trajectory, resolve
+from repsim_jax.theory.claims import Claim, Judged, Series, Setup, Told, interval_told, start_of
+from repsim_jax.theory.courses import ESCAPED, Course, follow
+from repsim_jax.theory.networks import Network, Params
 from repsim_jax.theory.objectives import Objective
+
+_COSINE = tuple(Objective(loss, "cosine") for loss in ("linear", "logistic", "infonce", "attraction"))
+_DOT_BELOW = tuple(Objective(loss, "dot") for loss in ("logistic", "infonce", "spectral", "barlow_twins"))
+_DOT_UNBOUNDED = tuple(Objective(loss, "dot") for loss in ("linear", "attraction"))
+# One program for each width serves them all.
+OBJECTIVES = _COSINE + _DOT_BELOW + _DOT_UNBOUNDED
 
 
 def cosine_constancy(key: jax.Array, x: jax.Array, setup: Setup, told: Told) -> Claim:
@@ -24,34 +30,33 @@ def cosine_constancy(key: jax.Array, x: jax.Array, setup: Setup, told: Told) -> 
     Returns:
         The claim.
     """
-    objectives = [Objective(loss, "cosine") for loss in ("linear", "logistic", "infonce")]
-    series, errors, drifts = [], [], []
-    for objective in objectives:
-        for activation in setup.activations:
-            one, error, seen = _constancy(key, x, setup, objective, activation, told)
-            series.append(one)
-            errors.append(error)
-            drifts.append(max(float(jnp.abs(flow.output_norm - 1).max()) for flow in seen))
+    courses = [one for activation in setup.activations for one in courses_of(key, x, setup, _COSINE, activation, told)]
+    verdict, until = _judged(courses, setup.horizon)
+    series = [_at(one, until or setup.horizon) for one in courses]
     slopes = [one.slope for one in series if one.slope is not None]
     return Claim(
         name="cosine losses keep the kernel",
         statement="The tangent kernel of a wide network stays almost constant under losses of cosine similarity.",
         origin="the paper",
         predicted="exponent of the change in the width below 0; the usual bounds give -1/2",
-        observed=_exponents_told(series, setup.horizon),
-        verdict=_all_below(series, errors, 0.0),
-        quantity=f"relative change of the tangent kernel at t = {setup.horizon:g}",
+        observed=_exponents_told(series, until or setup.horizon) + _stiffness_told(courses, setup.horizon),
+        verdict=verdict,
+        until=until,
+        quantity=f"relative change of the tangent kernel at t = {until or setup.horizon:.3g}",
         series=tuple(series),
+        courses=tuple(courses),
         details={
-            "integration error": max(errors),
-            "drift of the conserved norm of the output weights": max(drifts),
+            "integration error": max(one.error for one in courses),
+            "drift of the conserved norm of the output weights": max(one.norm_drift for one in courses),
             "faster than -1/2": sum(slope.high < -0.5 for slope in slopes),
             "settings": len(slopes),
+            "kept until": {one.label: one.kept_until for one in courses},
+            "followed until": {one.label: one.followed_until for one in courses},
         },
     )
 
 
-def bounded_dot_constancy(key: jax.Array, x: jax.Array, setup: Setup, told: Told) -> Claim:
+def dot_boundary(key: jax.Array, x: jax.Array, setup: Setup, told: Told) -> Claim:
     """Which losses of dot products keep the kernel all the same?
 
     Args:
@@ -63,62 +68,98 @@ def bounded_dot_constancy(key: jax.Array, x: jax.Array, setup: Setup, told: Told
     Returns:
         The claim.
     """
-    series, errors = [], []
-    for loss in ("logistic", "spectral", "barlow_twins"):
-        one, error, _ = _constancy(key, x, setup, Objective(loss, "dot"), setup.activations[0], told)
-        series.append(one)
-        errors.append(error)
+    activation = setup.activations[0]
+    courses = courses_of(key, x, setup, _DOT_BELOW + _DOT_UNBOUNDED, activation, told)
+    bounded, unbounded = courses[: len(_DOT_BELOW)], courses[len(_DOT_BELOW) :]
+    kept = [one for one in courses if one.kept_until == setup.horizon]
+    escaped = [one for one in courses if np.isfinite(one.escape_times()).all()]
+    agree = [one in kept for one in bounded] + [one in escaped for one in unbounded]
+    against = [one in escaped and one not in kept for one in bounded] + [one in kept for one in unbounded]
     return Claim(
-        name="dot products with a bounded pull keep it too",
-        statement="Losses of dot products whose pull on the embeddings does not grow with them keep the kernel over "
-        "the same time: the line is not between dot product and cosine, but between losses that run away and losses "
-        "that do not.",
+        name="losses without a lower bound escape, others stay",
+        statement="The line is not between dot product and cosine, but between losses that have a lower bound and "
+        "losses that fall forever: the former keep the kernel under dot products too.",
         origin="our measurement",
-        predicted="exponent of the change in the width below 0",
-        observed=_exponents_told(series, setup.horizon),
-        verdict=_all_below(series, errors, 0.0),
-        quantity=f"relative change of the tangent kernel at t = {setup.horizon:g}",
-        series=tuple(series),
-        details={"integration error": max(errors)},
+        predicted=f"exponent of the change in the width below 0 up to t = {setup.horizon:g} for {_names(bounded)}; a "
+        f"change above {ESCAPED:g} at every width for {_names(unbounded)}",
+        observed=f"kept: {_names(kept) or 'none'}; escaped at every width: {_names(escaped) or 'none'}; "
+        + _exponents_told([_at(one, one.kept_until) for one in courses if one.kept_until], None),
+        verdict="holds" if all(agree) else "does not hold" if any(against) else "undecided",
+        quantity=f"relative change of the tangent kernel at t = {setup.horizon:.3g}",
+        series=tuple(_at(one, setup.horizon) for one in courses if one.kept_until == setup.horizon),
+        courses=tuple(courses),
+        details={
+            "integration error": max(one.error for one in courses),
+            "kept until": {one.label: one.kept_until for one in courses},
+            "followed until": {one.label: one.followed_until for one in courses},
+            f"times of a change of {ESCAPED:g}, by width and seed": {
+                one.label: one.escape_times().tolist() for one in courses
+            },
+        },
     )
 
 
-def _constancy(
-    key: jax.Array, x: jax.Array, setup: Setup, objective: Objective, activation: str, told: Told
-) -> tuple[Series, float, list[Trajectory]]:
-    """Change of the kernel at the horizon over widths and seeds, and the error of the integration."""
-    values, seen, resolved = [], [], Resolved(0, np.inf)
-    for width in setup.widths:
-        told(f"{objective.name}; {activation}, width {width}")
-        network = setup.network(width, activation)
-        params = networks(key, setup, network, x.shape[1])
-        if width == setup.widths[0]:
-            # The narrowest network moves its weights most, and is the stiffest.
-            resolved = resolve(
-                one_of(params, 0), x, network=network, objective=objective, horizon=setup.horizon,
-                num_records=setup.num_records,
-            )  # fmt: skip
-        flow = flows(params, x, setup, network, objective, setup.horizon, resolved.num_substeps)
-        values.append(np.asarray(flow.change[:, -1]))
-        seen.append(flow)
-    found = np.asarray(values)
-    slope = None
-    if np.isfinite(found).all():
-        slope = exponent(np.random.default_rng(0), np.asarray(setup.widths), found)
-    return Series(f"{objective.name}; {activation}", setup.widths, found, slope), resolved.error, seen
+def courses_of(
+    key: jax.Array, x: jax.Array, setup: Setup, objectives: Sequence[Objective], activation: str, told: Told
+) -> list[Course]:
+    """Courses of the kernel under some losses, those of the claims by one program for each width.
+
+    Args:
+        key: Random key.
+        x: Points in float64.
+        setup: Widths, seeds and horizons.
+        objectives: Losses.
+        activation: Of the hidden units.
+        told: Takes lines of progress.
+
+    Returns:
+        One for each loss.
+    """
+    known = OBJECTIVES if set(objectives) <= set(OBJECTIVES) else tuple(objectives)
+    networks = [setup.network(width, activation) for width in setup.widths]
+    start = partial(_start, key, x.shape[1])
+    return follow(start, x, setup.times, networks, setup.num_seeds, known, [*map(known.index, objectives)], told)
 
 
-def _exponents_told(series: Sequence[Series], horizon: float) -> str:
+def _start(key: jax.Array, num_inputs: int, network: Network, seed: int) -> Params:
+    return start_of(key, network, num_inputs, seed)
+
+
+def _judged(courses: Sequence[Course], horizon: float) -> tuple[Judged, float | None]:
+    """Whether the kernel is kept, and until when if not to the end."""
+    until = min(one.kept_until for one in courses)
+    if until == horizon:
+        return "holds", None
+    if until > 0:
+        return "holds until", until
+    # Where it ends at the first look it does so because of what was seen there, or because nothing could be seen.
+    risen = all(one.kept_until > 0 or one.followed_until > 0 for one in courses)
+    return ("does not hold" if risen else "undecided"), None
+
+
+def _at(course: Course, time: float) -> Series:
+    """The changes at one of the times of a course."""
+    place = int(np.abs(course.times - time).argmin())
+    return Series(course.label, course.widths, course.change[:, place], course.slopes[place])
+
+
+def _exponents_told(series: Sequence[Series], time: float | None) -> str:
     told = [f"{one.label}: {interval_told(one.slope)}" for one in series if one.slope is not None]
-    return f"exponents at t = {horizon:g}: " + ", ".join(told)
+    when = "as long as it was kept" if time is None else f"at t = {time:.3g}"
+    return f"exponents {when}: " + ", ".join(told)
 
 
-def _all_below(series: Sequence[Series], errors: Sequence[float], limit: float) -> Judged:
-    if not np.isfinite(errors).all():
-        return "undecided"  # some flow was not integrated finely enough to say anything
-    slopes = [one.slope for one in series if one.slope is not None]
-    if len(slopes) < len(series):
-        return "does not hold"
-    if slopes and all(slope.high < limit for slope in slopes):
-        return "holds"
-    return "does not hold" if any(slope.low > limit for slope in slopes) else "undecided"
+def _stiffness_told(courses: Sequence[Course], horizon: float) -> str:
+    """Where flows could not be followed, with the reason."""
+    lost = [one for one in courses if one.followed_until < horizon]
+    if not lost:
+        return ""
+    least = min(one.norm_least for one in lost)
+    return (
+        f"; not followed to the end, since an embedding came near zero (to {least:.1g} of the mean norm), where a "
+        f"cosine turns without bound: " + ", ".join(f"{one.label} until t = {one.followed_until:.3g}" for one in lost)
+    )
+
+
+def _names(courses: Sequence[Course]) -> str:
+    return ", ".join(one.label.split(",")[0] for one in courses)

@@ -1,21 +1,25 @@
-"""What does training do to the kernel? Gradient flow by a fine integrator, with the tangent kernel along the way."""
+"""What does training do to the kernel? Gradient flow with controlled error, and the tangent kernel along the way."""
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
+from repsim_jax.errors import MissingPackageError
 from repsim_jax.theory.networks import Network, Params, apply, tangent_kernel
 from repsim_jax.theory.objectives import Objective
 
-# Halving the step divides the error of the method by 2^4.
-_FOURTH_ORDER = 16
+# Weights that have moved as far as the output weights are long have left the linear regime for good: to follow them
+# further costs more and more steps, and says nothing.
+_RUNAWAY = 1.0
+# A flow that needs more steps than this is too stiff for an explicit method.
+MOST_STEPS = 1000
 
 
 class Trajectory(NamedTuple):
-    """Gradient flow, looked at now and then.
+    """Gradient flow, looked at now and then; infinite from where the integration ended.
 
     Attributes:
         times: (t,) when it was looked at.
@@ -25,7 +29,8 @@ class Trajectory(NamedTuple):
         outputs: (t, n, k) embeddings.
         moved: (t,) distance of all weights from their start.
         output_norm: (t,) squared norm of the output weights relative to the start: conserved by every loss of cosines.
-        params: At the end.
+        ran_away: Whether it ended because the weights ran away.
+        num_steps: Steps of the integrator, rejected ones included.
     """
 
     times: Float[Array, " t"]
@@ -35,135 +40,92 @@ class Trajectory(NamedTuple):
     outputs: Float[Array, "t n k"]
     moved: Float[Array, " t"]
     output_norm: Float[Array, " t"]
-    params: Params
+    ran_away: Bool[Array, ""]
+    num_steps: Int[Array, ""]
 
 
-@partial(jax.jit, static_argnames=("network", "objective", "num_records", "num_substeps"))
+@partial(jax.jit, static_argnames=("network", "objectives", "most_steps"))
 def gradient_flow(
     params: Params,
     x: Float[Array, "n d"],
+    times: Float[Array, " t"],
     *,
     network: Network,
-    objective: Objective,
-    horizon: float | Float[Array, ""],
-    num_records: int = 20,
-    num_substeps: int = 20,
+    objectives: tuple[Objective, ...],
+    which: int | Int[Array, ""] = 0,
+    tolerance: float | Float[Array, ""] = 1e-4,
+    most_steps: int = MOST_STEPS,
 ) -> Trajectory:
-    r"""Integrates :math:`\dot\theta = -\nabla L(\theta)` by the classical Runge-Kutta method of order four.
+    r"""Integrates :math:`\dot\theta = -\nabla L(\theta)` by Tsitouras' method of order five with adaptive steps.
+
+    It ends before the last time where the weights run away to infinity, or where more than ``most_steps`` are needed.
 
     Args:
         params: Where it starts.
         x: Inputs: anchors, positives and negatives, one after the other.
+        times: When to look, rising, positive.
         network: What is trained.
-        objective: The loss.
-        horizon: Time at the end.
-        num_records: How often it is looked at, evenly.
-        num_substeps: Steps between two looks; ``resolve`` finds how many are enough.
+        objectives: Losses that one program serves.
+        which: Number of the loss that is followed.
+        tolerance: Error that a step may make, relative to the weights; traced.
+        most_steps: Where to give up.
 
     Returns:
         The trajectory.
+
+    Raises:
+        MissingPackageError: If diffrax is not installed.
     """
-    step = horizon / (num_records * num_substeps)
+    diffrax = _diffrax()
     start = tangent_kernel(params, x, network)
-    norm, largest = jnp.linalg.norm(start), jnp.abs(start).max()
+    norm, largest, weights = jnp.linalg.norm(start), jnp.abs(start).max(), jnp.sum(jnp.square(params[-1]))
 
-    def slope(at: Params) -> Params:
-        return jax.grad(lambda p: -objective(apply(p, x, network)))(at)
+    def loss(at: Params) -> jax.Array:
+        return jax.lax.switch(which, objectives, apply(at, x, network))
 
-    def ahead(at: Params, by: float | jax.Array, direction: Params) -> Params:
-        return jax.tree.map(lambda a, b: a + by * b, at, direction)
+    def slope(_time: Any, at: Params, _args: Any) -> Params:
+        return jax.tree.map(jnp.negative, jax.grad(loss)(at))
 
-    def advance(at: Params, _: None) -> tuple[Params, None]:
-        first = slope(at)
-        second = slope(ahead(at, step / 2, first))
-        third = slope(ahead(at, step / 2, second))
-        fourth = slope(ahead(at, step, third))
-        mixed = jax.tree.map(lambda a, b, c, d: (a + 2 * b + 2 * c + d) / 6, first, second, third, fourth)
-        return ahead(at, step, mixed), None
+    def moved(at: Params) -> jax.Array:
+        return jnp.sqrt(sum(jnp.sum(jnp.square(a - b)) for a, b in zip(at, params, strict=True)))
 
-    def look(at: Params, _: None) -> tuple[Params, tuple[jax.Array, ...]]:
-        at, _ = jax.lax.scan(advance, at, None, length=num_substeps)
+    def look(_time: Any, at: Params, _args: Any) -> tuple[jax.Array, ...]:
         difference = tangent_kernel(at, x, network) - start
-        outputs = apply(at, x, network)
-        moved = jnp.sqrt(sum(jnp.sum(jnp.square(a - b)) for a, b in zip(at, params, strict=True)))
-        return at, (
-            jnp.linalg.norm(difference) / norm, jnp.abs(difference).max() / largest, objective(outputs), outputs,
-            moved, jnp.sum(jnp.square(at[-1])) / jnp.sum(jnp.square(params[-1])),
+        return (
+            jnp.linalg.norm(difference) / norm, jnp.abs(difference).max() / largest, loss(at), apply(at, x, network),
+            moved(at), jnp.sum(jnp.square(at[-1])) / weights,
         )  # fmt: skip
 
-    end, seen = jax.lax.scan(look, params, None, length=num_records)
-    times = horizon * jnp.arange(1, num_records + 1) / num_records
-    return Trajectory(times, *seen, params=end)
+    def runs_away(_time: Any, at: Params, _args: Any, **_: Any) -> jax.Array:
+        return moved(at) > _RUNAWAY * jnp.sqrt(weights)
+
+    solved = diffrax.diffeqsolve(
+        diffrax.ODETerm(slope), diffrax.Tsit5(), t0=0.0, t1=times[-1], dt0=times[0] / 16, y0=params,
+        saveat=diffrax.SaveAt(ts=times, fn=look), event=diffrax.Event(runs_away), max_steps=most_steps, throw=False,
+        stepsize_controller=diffrax.PIDController(rtol=tolerance, atol=1e-3 * tolerance),
+    )  # fmt: skip
+    ran_away = solved.result == diffrax.RESULTS.event_occurred
+    return Trajectory(times, *solved.ys, ran_away=ran_away, num_steps=solved.stats["num_steps"])
 
 
-def flow_error(coarse: Trajectory, fine: Trajectory) -> Float[Array, ""]:
-    """How far two integrations of the same flow part: the largest relative difference of the embeddings at any look.
-
-    Args:
-        coarse: With some number of substeps.
-        fine: With twice as many, or more.
-
-    Returns:
-        The error of the coarse one, to leading order; of the kernels' changes it is of the same size.
-    """
-    difference = jnp.linalg.norm(coarse.outputs - fine.outputs, axis=(1, 2))
-    return jnp.max(difference / jnp.linalg.norm(fine.outputs, axis=(1, 2)))
-
-
-class Resolved(NamedTuple):
-    """How finely a flow must be integrated.
-
-    Attributes:
-        num_substeps: Steps between two looks.
-        error: Of the integration with as many, from one with half of them; infinity where none was enough.
-    """
-
-    num_substeps: int
-    error: float
-
-
-def resolve(
-    params: Params,
-    x: Float[Array, "n d"],
-    *,
-    network: Network,
-    objective: Objective,
-    horizon: float,
-    num_records: int = 20,
-    tolerance: float = 1e-3,
-    start: int = 5,
-    most: int = 160,
-) -> Resolved:
-    """Doubles the number of steps until the flow no longer depends on it.
+def flow_error(coarse: Trajectory, fine: Trajectory, *, floor: float = 0.0) -> Float[Array, " t"]:
+    """How far two integrations of one flow part: the relative difference of the kernel's change at every look.
 
     Args:
-        params: Where it starts.
-        x: Inputs.
-        network: What is trained.
-        objective: The loss.
-        horizon: Time at the end.
-        num_records: Looks.
-        tolerance: Error that is allowed, relative, see ``flow_error``.
-        start: Steps between two looks to begin with.
-        most: Where to give up.
+        coarse: At some tolerance.
+        fine: At a much smaller one.
+        floor: Change of the kernel below which differences are relative to this.
 
     Returns:
-        The steps, and the error that they leave: of order four, so that one sixteenth of the difference to half as
-        many steps is left.
+        The error of the coarse one; infinity where one of them had ended.
     """
+    difference = jnp.abs(coarse.change - fine.change) / jnp.maximum(fine.change, floor)
+    return jnp.where(jnp.isfinite(difference), difference, jnp.inf)
 
-    def run(num_substeps: int) -> Trajectory:
-        return gradient_flow(
-            params, x, network=network, objective=objective, horizon=horizon, num_records=num_records,
-            num_substeps=num_substeps,
-        )  # fmt: skip
 
-    coarse = run(start)
-    while start < most:
-        start *= 2
-        fine = run(start)
-        error = float(flow_error(coarse, fine)) / _FOURTH_ORDER
-        if error <= tolerance:
-            return Resolved(start, error)
-        coarse = fine
-    return Resolved(start, float("inf"))
+def _diffrax() -> Any:
+    try:
+        import diffrax
+    except ImportError as error:
+        raise MissingPackageError.of("diffrax", "to integrate gradient flow", "theory") from error
+    return diffrax

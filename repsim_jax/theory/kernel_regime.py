@@ -27,15 +27,6 @@ class Growth(NamedTuple):
         r"""The rate :math:`\lambda` of the fastest mode."""
         return float(self.rates[-1])
 
-    @property
-    def escape_slope(self) -> float:
-        r"""By how much the time of escape grows with :math:`\log M`: :math:`1 / (2 \lambda)`.
-
-        The kernel has changed by order one when :math:`e^{\lambda t}` has grown to :math:`M^{1/2}`, the size that the
-        embeddings must have to move the weights out of the linear regime.
-        """
-        return 1.0 / (2.0 * self.largest_rate)
-
     def outputs(self, f: Float[ArrayLike, "n k"], time: float) -> np.ndarray:
         r"""The embeddings :math:`f_t = e^{t \Theta A} f_0`.
 

@@ -46,6 +46,11 @@ class Network:
     num_hidden: int = 1
     activation: Activation = "tanh"
 
+    @property
+    def is_smooth(self) -> bool:
+        """Whether its gradient depends continuously on the weights."""
+        return self.activation != "relu"
+
     def __post_init__(self) -> None:
         for name, least in (("width", 2), ("num_outputs", 1), ("num_hidden", 1)):
             value = getattr(self, name)

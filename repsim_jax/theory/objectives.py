@@ -27,9 +27,12 @@ class Objective:
     * ``logistic``: :math:`\sum_i \log(1 + e^{m_i / \tau})`; ``triplet``: :math:`\sum_i \max(0, m_i + 1)`;
     * ``infonce``: :math:`-\sum_i \log` of the share of the positive among it and the negatives of all anchors;
     * ``attraction``: :math:`-\sum_i s(x_i, x_i^+)`, without any negative;
-    * ``spectral``, ``barlow_twins``, ``vicreg``: of anchors and positives, as in ``repsim_jax.losses``, times N.
+    * ``spectral``: the spectral contrastive loss of anchors and positives times N, with all pairs, so that it is a
+      matrix factorization and has a lower bound; ``spectral_batch``: as it is computed on batches, without the pairs
+      of an example and its own positive: it falls forever where one pair grows orthogonally to all others;
+    * ``barlow_twins``, ``vicreg``: of anchors and positives, as in ``repsim_jax.losses``, times N.
 
-    With ``cosine`` similarity the last three see unit vectors.
+    With ``cosine`` similarity the last four see unit vectors.
 
     Attributes:
         loss: One of these.
@@ -91,6 +94,10 @@ def _differences(z: jax.Array, z_pos: jax.Array, z_neg: jax.Array) -> jax.Array:
     return (z * z_neg).sum(1) - (z * z_pos).sum(1)
 
 
+def _spectral(z: jax.Array, z_pos: jax.Array, _z_neg: jax.Array, _: float) -> jax.Array:
+    return -2.0 * (z * z_pos).sum() + jnp.square(z @ z_pos.T).sum() / len(z)
+
+
 def _infonce(z: jax.Array, z_pos: jax.Array, z_neg: jax.Array, temperature: float) -> jax.Array:
     positive = (z * z_pos).sum(1, keepdims=True) / temperature
     logits = jnp.concatenate([positive, z @ z_neg.T / temperature], axis=1)
@@ -103,7 +110,8 @@ LOSSES: dict[str, Callable[..., jax.Array]] = {
     "triplet": lambda z, pos, neg, _: jax.nn.relu(_differences(z, pos, neg) + 1.0).sum(),
     "infonce": _infonce,
     "attraction": lambda z, pos, _neg, _: -(z * pos).sum(),
-    "spectral": lambda z, pos, _neg, _: len(z) * spectral_contrastive(z, pos),
+    "spectral": _spectral,
+    "spectral_batch": lambda z, pos, _neg, _: len(z) * spectral_contrastive(z, pos),
     "barlow_twins": lambda z, pos, _neg, _: len(z) * barlow_twins(z, pos),
     "vicreg": lambda z, pos, _neg, _: len(z) * vicreg(z, pos),
 }

@@ -166,7 +166,7 @@ def train_orthonormal(
         return hidden_layers((*hidden, params[-1]), x, network)[-1][1] * network.width**-0.5
 
     def loss(hidden: Params, w: jax.Array) -> jax.Array:
-        f = features(hidden) @ w
+        f = (features(hidden) if train_hidden else start) @ w
         return -jnp.sum(f * (pairs @ f))
 
     def step(state: tuple[Params, jax.Array], _: None) -> tuple[tuple[Params, jax.Array], None]:
@@ -178,12 +178,16 @@ def train_orthonormal(
 
     def look(state: tuple[Params, jax.Array], _: None) -> tuple[tuple[Params, jax.Array], tuple[jax.Array, ...]]:
         state, _ = jax.lax.scan(step, state, None, length=num_substeps)
-        phi = features(state[0])
+        phi = features(state[0]) if train_hidden else start
         both = jnp.concatenate([start, phi])
         return state, (phi @ state[1], both @ both.T, loss(*state), start @ state[1])
 
-    start = features(params[:-1])
-    _, seen = jax.lax.scan(look, (params[:-1], params[-1]), None, length=num_records)
+    start, w = features(params[:-1]), params[-1]
+    if not train_hidden:
+        # Descent never leaves the span of the features and of the first weights: in its coordinates it is the same.
+        basis, _ = jnp.linalg.qr(jnp.concatenate([start.T, w], axis=1))
+        start, w = start @ basis, basis.T @ w
+    _, seen = jax.lax.scan(look, (params[:-1], w), None, length=num_records)
     return Constrained(*seen)
 
 

@@ -69,7 +69,7 @@ def triplets(
     x = x - x.mean(0)
     drawn = _units(x[rows], rows)
     noise = np.asarray(jax.random.normal(key_noise, (num_triplets, x.shape[1])), np.float64)
-    noise *= view_noise / np.linalg.norm(noise, axis=1, keepdims=True)
+    noise = view_noise * noise / np.linalg.norm(noise, axis=1, keepdims=True)
     views = _units(drawn[:num_triplets] + noise, rows)
     points = np.concatenate([drawn[:num_triplets], views, drawn[num_triplets:]])
     return Triplets(_in_their_span(points), rows[:num_triplets], rows[num_triplets:])

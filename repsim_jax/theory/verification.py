@@ -1,12 +1,16 @@
 """Do the theory's claims hold on these data? All of them, over widths and seeds, in one call."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 
 from repsim_jax._compat import enable_x64
 from repsim_jax.theory.claims import Claim, Setup, Told
-from repsim_jax.theory.constancy import bounded_dot_constancy, cosine_constancy
+from repsim_jax.theory.constancy import cosine_constancy, courses_of, dot_boundary
+from repsim_jax.theory.courses import Course
 from repsim_jax.theory.escape import dot_escape
+from repsim_jax.theory.objectives import Objective
 from repsim_jax.theory.orthogonal import frozen_is_pca, trained_is_near_pca
 from repsim_jax.theory.triplets import Triplets
 
@@ -39,7 +43,40 @@ def verify(
         return (
             cosine_constancy(key, x, setup, told),
             dot_escape(key, x, setup, told),
-            bounded_dot_constancy(key, x, setup, told),
+            dot_boundary(key, x, setup, told),
             frozen_is_pca(key, x, setup, told),
             trained_is_near_pca(key, x, setup, told),
+        )
+
+
+def drift(
+    key: jax.Array,
+    given: Triplets,
+    *,
+    objectives: Sequence[Objective] = (Objective("linear", "cosine"), Objective("linear", "dot")),
+    setup: Setup = Setup(),  # noqa: B008 (frozen)
+    on_progress: Told | None = None,
+) -> tuple[Course, ...]:
+    """How the tangent kernel drifts in time at every width, under losses of your choice; without any verdict.
+
+    Args:
+        key: Random key; draws all networks.
+        given: From ``triplets``.
+        objectives: Losses.
+        setup: Widths, seeds, horizon and activations.
+        on_progress: Called with a line for each step.
+
+    Returns:
+        A course for each activation and loss.
+
+    Raises:
+        MissingPackageError: If diffrax is not installed.
+    """
+    told = on_progress or (lambda _: None)
+    with enable_x64():
+        x = jnp.asarray(given.points)
+        return tuple(
+            course
+            for activation in setup.activations
+            for course in courses_of(key, x, setup, tuple(objectives), activation, told)
         )
