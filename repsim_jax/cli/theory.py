@@ -12,6 +12,9 @@ from repsim_jax.cli.extract import Column
 if TYPE_CHECKING:
     import numpy as np
 
+# Sets that are known by their file, with the column of the images.
+_KNOWN = {"mnist.npz": "x_train", "cifar10_jpeg.parquet": "jpeg"}
+
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 
@@ -31,7 +34,11 @@ def theory() -> None:
 @app.command("verify")
 def verify(
     data: Annotated[
-        str, typer.Option(help='"digits", a folder of images, or a file, as in `repsim extract`.')
+        str,
+        typer.Option(
+            help='"digits", a folder of images, or a file, as in `repsim extract`; or a folder with mnist.npz or '
+            "cifar10_jpeg.parquet: each of them."
+        ),
     ] = "digits",
     column: Column = None,
     limit: Annotated[int, typer.Option(min=4, help="Examples that are read; triplets are drawn among them.")] = 2000,
@@ -57,6 +64,7 @@ def verify(
     \b
     repsim theory verify                                           # scikit-learn's digits, about two minutes
     repsim theory verify --data mnist.npz --column x_train --widths 64,256,1024,4096,16384
+    repsim theory verify --data ../shared/data --triplets 16 --widths 64,256,1024,4096,16384
     """
     import json
 
@@ -72,17 +80,31 @@ def verify(
         horizon=horizon,
     )  # fmt: skip
     key_data, key_networks = jax.random.split(jax.random.key(seed))
-    given = instrument.triplets(key_data, examples(data, column, limit), num_triplets=triplets, view_noise=view_noise)
-    with _telling() as told:
-        claims = instrument.verify(key_networks, given, setup=setup, on_progress=told)
-    provenance = {key.replace("_", " "): str(value) for key, value in _provenance(data).items()}
-    page = report.write_claims(claims, out, provenance=provenance)
+    console, documents = Console(highlight=False), []
+    for folder, path, part in _sources(data, column):
+        given = instrument.triplets(
+            key_data, examples(path, part, limit), num_triplets=triplets, view_noise=view_noise
+        )  # fmt: skip
+        with _telling() as told:
+            claims = instrument.verify(key_networks, given, setup=setup, on_progress=told)
+        provenance = {key.replace("_", " "): str(value) for key, value in _provenance(path).items()}
+        provenance |= {"triplets": str(triplets), "view noise": f"{view_noise:g}", "hidden layers": str(hidden),
+                       "outputs": str(outputs), "seed": str(seed)}  # fmt: skip
+        page = report.write_claims(claims, out / folder, provenance=provenance)
+        documents.append(report.claims_to_json(claims, provenance=provenance))
+        if not as_json:
+            console.print(report.claims_summary(claims))
+            console.print(f"Page: {printable(str(page))}", markup=False, soft_wrap=True)
     if as_json:
-        typer.echo(json.dumps(report.claims_to_json(claims, provenance=provenance), allow_nan=False))
-        return
-    console = Console(highlight=False)
-    console.print(report.claims_summary(claims))
-    console.print(f"Page: {printable(str(page))}", markup=False, soft_wrap=True)
+        typer.echo(json.dumps(documents if len(documents) > 1 else documents[0], allow_nan=False))
+
+
+def _sources(data: str, column: str | None) -> list[tuple[str, str, str | None]]:
+    """Folder of the page, data, and column; several where the data are a folder that holds sets that we know."""
+    known = [(name, part) for name, part in _KNOWN.items() if (Path(data) / name).is_file()]
+    if column is not None or not known:
+        return [("", data, column)]
+    return [(name.partition(".")[0], str(Path(data) / name), part) for name, part in known]
 
 
 def _widths(spec: str) -> tuple[int, ...]:

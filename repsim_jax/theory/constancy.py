@@ -14,6 +14,8 @@ from repsim_jax.theory.objectives import Objective
 _COSINE = tuple(Objective(loss, "cosine") for loss in ("linear", "logistic", "infonce", "attraction"))
 _DOT_BELOW = tuple(Objective(loss, "dot") for loss in ("logistic", "infonce", "spectral", "barlow_twins"))
 _DOT_UNBOUNDED = tuple(Objective(loss, "dot") for loss in ("linear", "attraction"))
+# A cosine turns without bound where an embedding of it vanishes, and its flow becomes stiff.
+_NEAR_ZERO = 0.05
 # One program for each width serves them all.
 OBJECTIVES = _COSINE + _DOT_BELOW + _DOT_UNBOUNDED
 
@@ -155,10 +157,9 @@ def _stiffness_told(courses: Sequence[Course], horizon: float) -> str:
     if not lost:
         return ""
     least = min(one.norm_least for one in lost)
-    return (
-        f"; not followed to the end, since an embedding came near zero (to {least:.1g} of the mean norm), where a "
-        f"cosine turns without bound: " + ", ".join(f"{one.label} until t = {one.followed_until:.3g}" for one in lost)
-    )
+    why = f", an embedding having come near zero (to {least:.1g} of the mean norm)" if least < _NEAR_ZERO else ""
+    told = ", ".join(f"{one.label} until t = {one.followed_until:.3g}" for one in lost)
+    return f"; not followed finely enough to the end{why}: {told}"
 
 
 def _names(courses: Sequence[Course]) -> str:

@@ -16,8 +16,8 @@ from repsim_jax.theory.objectives import Objective
 ESCAPED = 0.1
 # Below it a kernel is as good as constant, and its change that of a few units (of ReLU, of those that switched).
 NEGLIGIBLE = 0.01
-# By how much errors of integration may move an exponent.
-_EXPONENT_ERROR = 0.05
+# By how much errors of integration may move an exponent, if they are as large in every network.
+_EXPONENT_ERROR = 0.1
 # Of the flow, by whether units are smooth. Weights of ReLU units get stuck where the unit switches, and an integrator
 # chatters there: finer steps follow the chatter, and not the flow.
 _TOLERANCES = {True: 1e-4, False: 1e-3}
