@@ -115,7 +115,7 @@ def _row(course: "Course") -> tuple[str, ...]:
     ends = [np.median(change[-1]) for change in (course.change[0], course.change[-1])]
     told = ["escaped" if np.isinf(end) else "unknown" if np.isnan(end) else f"{end:.2g}" for end in ends]
     exponent = "" if slope is None else f"{slope.value:.2f} ({slope.low:.2f} to {slope.high:.2f})"
-    return course.label, _told(course).partition(":")[0], *told, exponent
+    return course.label, _told(course).partition(":")[0].partition(" by")[0], *told, exponent
 
 
 def courses_chart(courses: "Sequence[Course]", *, stem: str, title: str, caption: str) -> Chart:
@@ -196,7 +196,7 @@ def _told(course: "Course") -> str:
         return "stays" + ("" if slope is None else f": change falls like width^{number(slope.value, 2)}")
     if np.isfinite(times).all():
         mean = times.mean(1)
-        return f"escapes: t = {mean[0]:.2g} (narrow) to {mean[-1]:.2g} (wide)"
+        return f"escapes by t = {mean[0]:.2g} (narrow), {mean[-1]:.2g} (wide)"
     if course.followed_until < course.times[-1]:
         return f"known until t = {course.followed_until:.2g}"
     return f"stays until t = {course.kept_until:.2g}"

@@ -1,5 +1,6 @@
 """The linear loss of dot products grows without bound: when does it leave the linear regime?"""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -16,8 +17,8 @@ from repsim_jax.theory.networks import Network, Params, apply, tangent_kernel
 from repsim_jax.theory.objectives import Objective
 
 _LINEAR = OBJECTIVES.index(Objective("linear", "dot"))
-# When the closed form is held against networks, in units of the time in which embeddings grow by e.
-_COMPARED = 2.0
+# When the closed form is held against networks, in units of the time in which embeddings grow by e: before any escape.
+_COMPARED = 1.0
 # The kernel changes by order one when embeddings have grown to the root of the width: exp(lambda t) = M^(1/2).
 _SLOPE = 0.5
 _kernel = jax.jit(tangent_kernel, static_argnums=2)
@@ -80,21 +81,26 @@ def _escape(key: jax.Array, x: jax.Array, setup: Setup, width: int, activation: 
     network = setup.network(width, activation)
     params = start_of(key, network, x.shape[1], seed)
     modes = growth(np.asarray(_kernel(params, x, network)))
+    follow = partial(gradient_flow, params, x, network=network, objectives=OBJECTIVES, which=_LINEAR)
     # Long enough for the embeddings to grow by the root of the width, and as much again.
-    horizon = (np.log(width) + 6.0) / modes.largest_rate
-    times = horizon * np.arange(1, setup.num_times + 1) / setup.num_times
-    flow = gradient_flow(params, x, jnp.asarray(times), network=network, objectives=OBJECTIVES, which=_LINEAR)
+    times = np.linspace(_COMPARED, np.log(width) + 6.0, setup.num_times) / modes.largest_rate
+    flow = follow(jnp.asarray(times))
     escaped = crossing_time(times, np.asarray(flow.change), ESCAPED)
+    if np.isfinite(escaped):
+        # Once more with all looks just before: the last one sees weights that have run away.
+        place = int(np.searchsorted(times, escaped))
+        before = times[place - 1] if place else 0.0
+        closer = before + (times[place] - before) * np.arange(1, setup.num_times + 1) / setup.num_times
+        escaped = crossing_time(closer, np.asarray(follow(jnp.asarray(closer)).change), ESCAPED)
     return _Escape(
         modes.largest_rate, modes.largest_rate * escaped, _closed_form_error(params, x, network, flow, modes)
     )
 
 
 def _closed_form_error(params: Params, x: jax.Array, network: Network, flow: Trajectory, modes: Growth) -> float:
-    """Relative error of the closed form against a network, at the look that is next to a certain growth."""
-    place = int(np.abs(np.asarray(flow.times) * modes.largest_rate - _COMPARED).argmin())
+    """Relative error of the closed form against a network, at the first look."""
     start = _outputs(params, x, network)
-    return relative_error(modes.outputs(np.asarray(start), float(flow.times[place])), flow.outputs[place])
+    return relative_error(modes.outputs(np.asarray(start), float(flow.times[0])), flow.outputs[0])
 
 
 def _exponent(setup: Setup, errors: np.ndarray) -> Slope | None:
