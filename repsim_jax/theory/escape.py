@@ -89,8 +89,7 @@ def _escape(key: jax.Array, x: jax.Array, setup: Setup, width: int, activation: 
     if np.isfinite(escaped):
         # Once more with all looks just before: the last one sees weights that have run away.
         place = int(np.searchsorted(times, escaped))
-        before = times[place - 1] if place else 0.0
-        closer = before + (times[place] - before) * np.arange(1, setup.num_times + 1) / setup.num_times
+        closer = np.linspace(times[place - 1] if place else times[0] / 10, times[place], setup.num_times)
         escaped = crossing_time(closer, np.asarray(follow(jnp.asarray(closer)).change), ESCAPED)
     return _Escape(
         modes.largest_rate, modes.largest_rate * escaped, _closed_form_error(params, x, network, flow, modes)
