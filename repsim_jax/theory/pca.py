@@ -33,6 +33,17 @@ class ContrastivePca(NamedTuple):
     out_of_sample: np.ndarray
     optimum: float
 
+    def embed(self, cross: Float[ArrayLike, "m n"]) -> np.ndarray:
+        """The embeddings of new points.
+
+        Args:
+            cross: Kernel of the new points with those that the components were found on.
+
+        Returns:
+            (m, K).
+        """
+        return np.asarray(cross, float) @ self.out_of_sample
+
 
 class Constrained(NamedTuple):
     """A network that was trained with orthonormal output weights.
@@ -92,39 +103,40 @@ class Constrained(NamedTuple):
         return float(jnp.linalg.norm(now - start) / jnp.linalg.norm(start))
 
 
-def contrastive_pca(gram: Float[ArrayLike, "n n"], num_components: int) -> ContrastivePca:
+def contrastive_pca(
+    gram: Float[ArrayLike, "n n"], num_components: int, *, contrast: Float[ArrayLike, "n n"] | None = None
+) -> ContrastivePca:
     r"""The global minimum of :math:`-\mathrm{tr}(W^T C W)` over orthonormal W, for features with this Gram matrix.
 
-    C is :math:`\Phi^T A' \Phi` with A' half the pair matrix. It is as wide as the network; its dual is 3N x 3N, and
+    C is :math:`\Phi^T A' \Phi` with A' half the pair matrix. It is as wide as the network; its dual is n x n, and
     works for infinitely wide networks too, whose features exist as a kernel only.
 
     Args:
-        gram: Gram matrix of the features of 3N points: anchors, positives, negatives; divided by the width.
+        gram: Gram matrix of the features of n points, divided by the width; without a ``contrast`` they are n = 3N:
+            anchors, positives, negatives.
         num_components: K.
+        contrast: A' where the points are no triplets, symmetric: which pairs attract (positive) and repel (negative);
+            ``kernel_learner.pair_contrast`` for pairs of views with all others as negatives.
 
     Returns:
         The components, with their gap.
 
     Raises:
-        BadArrayError: If the matrix is not square with 3N rows, is not finite, or has a rank below K.
+        BadArrayError: If a matrix is not square with so many rows, is not finite, or has a rank below K.
 
     Source:
         Our derivation of the claim of arXiv 2403.08673 on orthogonal output layers.
     """
-    matrix = np.asarray(gram, float)
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or len(matrix) % 3 or not len(matrix):
-        raise BadArrayError(f"contrastive_pca needs the (3N, 3N) Gram matrix of N triplets, got {matrix.shape}.")
-    if not np.isfinite(matrix).all():
-        raise BadArrayError("contrastive_pca needs a finite Gram matrix, got NaN or infinity.")
-    values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
+    matrix, signed = _checked_contrast(gram, contrast)
+    values, vectors = np.linalg.eigh(matrix)
     kept = values > 1e-12 * values[-1]
     if not 1 <= num_components < kept.sum():
         raise BadArrayError(
             f"contrastive_pca needs 1 <= num_components < rank = {int(kept.sum())} of the Gram matrix, got "
-            f"{num_components}. Duplicate points lower the rank; take more triplets or fewer components."
+            f"{num_components}. Duplicate points lower the rank; take more points or fewer components."
         )
     root = vectors[:, kept] * np.sqrt(values[kept])
-    eigenvalues, e = np.linalg.eigh(root.T @ (pair_matrix(len(matrix) // 3) / 2) @ root)
+    eigenvalues, e = np.linalg.eigh(root.T @ signed @ root)
     eigenvalues, top = eigenvalues[::-1], e[:, ::-1][:, :num_components]
     return ContrastivePca(
         embeddings=root @ top,
@@ -133,6 +145,22 @@ def contrastive_pca(gram: Float[ArrayLike, "n n"], num_components: int) -> Contr
         out_of_sample=(vectors[:, kept] / np.sqrt(values[kept])) @ top,
         optimum=-float(eigenvalues[:num_components].sum()),
     )
+
+
+def _checked_contrast(gram: ArrayLike, contrast: ArrayLike | None) -> tuple[np.ndarray, np.ndarray]:
+    matrix = np.asarray(gram, float)
+    square = matrix.ndim == 2 and matrix.shape[0] == matrix.shape[1] and len(matrix) > 0
+    if not square or (contrast is None and len(matrix) % 3):
+        wanted = "(3N, 3N) Gram matrix of N triplets" if contrast is None else "(n, n) Gram matrix of n points"
+        raise BadArrayError(f"contrastive_pca needs the {wanted}, got {matrix.shape}.")
+    signed = pair_matrix(len(matrix) // 3) / 2 if contrast is None else np.asarray(contrast, float)
+    if signed.shape != matrix.shape or not np.array_equal(signed, signed.T):
+        raise BadArrayError(
+            f"contrastive_pca needs a symmetric contrast {matrix.shape} of the same points, got {signed.shape}."
+        )
+    if not (np.isfinite(matrix).all() and np.isfinite(signed).all()):
+        raise BadArrayError("contrastive_pca needs a finite Gram matrix and contrast, got NaN or infinity.")
+    return (matrix + matrix.T) / 2, signed
 
 
 @partial(jax.jit, static_argnames=("network", "train_hidden", "num_records", "num_substeps"))
