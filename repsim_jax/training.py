@@ -36,6 +36,7 @@ def train(
     batch_size: int,
     noisy: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
+    on_look: Callable[[int, PyTree], None] | None = None,
 ) -> Trained:
     """Minimizes a loss over random minibatches.
 
@@ -51,6 +52,7 @@ def train(
         batch_size: Examples per update, at most n.
         noisy: Whether the loss draws too (masks, flips) and takes a new key at each step.
         on_progress: Called as ``on_progress(done, num_steps)`` between compiled runs of steps.
+        on_look: Called as ``on_look(done, params)`` at the same times, with the parameters of then.
 
     Returns:
         Trained parameters and the losses.
@@ -73,6 +75,8 @@ def train(
         if on_progress is not None:
             jax.block_until_ready(part)  # what was only dispatched is not done
             on_progress(min(start + _CHUNK, num_steps), num_steps)
+        if on_look is not None:
+            on_look(min(start + _CHUNK, num_steps), state[0])
     return Trained(state[0], jnp.concatenate(losses))
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from repsim_jax.cli.extract import Column
+from repsim_jax.cli.theory_advise import advise
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 _KNOWN = {"mnist.npz": "x_train", "cifar10_jpeg.parquet": "jpeg"}
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app.command("advise")(advise)
 
 
 @app.callback()

@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from repsim_jax.report.advice import advice_summary, advice_to_json, write_advice
     from repsim_jax.report.claims import claims_summary, claims_to_json, write_claims
     from repsim_jax.report.courses import courses_summary, write_courses
     from repsim_jax.report.findings import Digest, digest
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 # Loaded on first use: an error message needs report.text, and must not wait for matplotlib.
 _HOMES = {
     "Digest": "findings",
+    "advice_summary": "advice",
+    "advice_to_json": "advice",
     "claims_summary": "claims",
     "claims_to_json": "claims",
     "courses_summary": "courses",
@@ -26,12 +29,15 @@ _HOMES = {
     "to_csv": "tables",
     "to_json": "tables",
     "write": "page",
+    "write_advice": "advice",
     "write_claims": "claims",
     "write_courses": "courses",
     "write_fit": "fits",
 }
 __all__ = [
     "Digest",
+    "advice_summary",
+    "advice_to_json",
     "claims_summary",
     "claims_to_json",
     "courses_summary",
@@ -43,6 +49,7 @@ __all__ = [
     "to_csv",
     "to_json",
     "write",
+    "write_advice",
     "write_claims",
     "write_courses",
     "write_fit",

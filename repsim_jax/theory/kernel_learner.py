@@ -1,4 +1,4 @@
-"""What does contrastive learning give where the kernel never changes? Gradient flow of any loss, with a kernel for a network."""
+"""What does contrastive learning give where the kernel never changes? Gradient flow of any loss, by kernel."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -169,8 +169,8 @@ def kernel_flow(
     if looks < num_records and not (allow_partial and looks):
         raise RepsimError(
             f"kernel_flow did not reach time {horizon:g} in {max_steps} steps of tolerance {tolerance:g}, but "
-            f"{horizon * looks / num_records:g}: the embeddings grow beyond bounds, or one passes through zero, where a "
-            "cosine has no slope. Shorten the horizon, take more outputs, or allow_partial=True."
+            f"{horizon * looks / num_records:g}: the embeddings grow beyond bounds, or one passes through zero, where "
+            "a cosine has no slope. Shorten the horizon, take more outputs, or allow_partial=True."
         )
     difference = jnp.linalg.norm((fine.outputs - coarse.outputs)[:looks], axis=(1, 2))
     return KernelFlow(
@@ -207,7 +207,8 @@ def _integrate(
 
     times = horizon * jnp.arange(1, num_records + 1, dtype=start.dtype) / num_records
     typical = jnp.sqrt(jnp.mean(jnp.square(start)))
-    # Falls with the tolerance as steps of order five do: two tolerances never take the same steps, which would seem exact.
+    # Falls with the tolerance as steps of order five do: were the steps of two tolerances the same, they would seem
+    # exact.
     first = times[0] * tolerance**0.2
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(slope), diffrax.Tsit5(), t0=0.0, t1=times[-1], dt0=first, y0=(start, jnp.zeros_like(start)),

@@ -1,4 +1,4 @@
-"""What do fixed features or a kernel give without any training? Random features, kernel PCA, and landmarks for many points."""
+"""What do fixed features give without any training? Random features, kernel PCA, and landmarks for many points."""
 
 from typing import NamedTuple
 

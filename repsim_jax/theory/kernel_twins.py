@@ -21,7 +21,7 @@ class KernelTwins(NamedTuple):
     modes: ContrastivePca
 
     def sizes(self, time: float, start: float) -> np.ndarray:
-        r"""Singular values of the weights, :math:`s_j(t) = (\gamma_j + (s_0^{-2} - \gamma_j) e^{-8 \gamma_j t})^{-1/2}`.
+        r"""Sizes of the weights, :math:`s_j(t) = (\gamma_j + (s_0^{-2} - \gamma_j) e^{-8 \gamma_j t})^{-1/2}`.
 
         Args:
             time: t >= 0; infinity gives :math:`\gamma_j^{-1/2}`.
