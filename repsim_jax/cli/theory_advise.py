@@ -21,8 +21,8 @@ def advise(
     labels: Annotated[
         str | None,
         typer.Option(
-            help="Classes: a column (.parquet) or array (.npz) of the data file; a .txt file with one a line, or a .npy "
-            'file; "folder" for the first folder of an image\'s path; "none". Default: those that the data bring.'
+            help="Classes: a column (.parquet) or array (.npz) of the data; a .txt file, one a line; a .npy file; "
+            '"folder" for the first folder of an image\'s path; "none". Default: those that the data bring.'
         ),
     ] = None,
     views: Annotated[

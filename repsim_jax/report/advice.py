@@ -117,7 +117,7 @@ def advice_summary(advice: "Advice") -> "Group":
     colors = {"pca": "green", "kernel": "cyan", "network": "magenta", "undecided": "yellow"}
     sizes = (
         f"{advice.settings['num_seeds']} random splits into {advice.num_train} training and {advice.num_test} test "
-        "examples; mean and 95 % interval over splits"
+        "examples; mean and half of its 95 % interval; embeddings of k dimensions"
     )
     return Group(
         Text(VERDICTS[advice.verdict], f"bold {colors[advice.verdict]}"), styled(advice.reason), Text(), table,
@@ -154,20 +154,19 @@ def _scores(advice: "Advice", metric: str) -> Chart:
         figure, axes = frame(len(advice.learners), LIGHT, title, subtitle)
         for place, one in enumerate(advice.learners):
             values, (low, high), color = one.scores[metric], _interval(advice, one, metric), _COLORS[one.kind]
-            axes.barh(place, values.mean(), height=0.62, color=color, alpha=0.35)
-            axes.plot([low, high], [place, place], color=color, lw=1.8)
+            axes.barh(place, high - low, left=low, height=0.62, color=color, alpha=0.3)
+            axes.plot([values.mean()] * 2, [place - 0.31, place + 0.31], color=color, lw=2)
             axes.plot(values, np.full(len(values), place), ".", color=color, ms=5)
         name_rows(axes, [one.name for one in advice.learners], LIGHT)
-        lows = [_interval(advice, one, metric)[0] for one in advice.learners]
-        # Bars from zero would hide a difference that matters; the axis says where it begins.
-        axes.set_xlim(max(0.0, np.floor(20 * min(lows)) / 20 - 0.05), 1.02)
+        if metric == advice.metric:
+            axes.axvline(advice.settings["chance"], color=LIGHT.muted, lw=0.8, ls=":")
         axes.set_xlabel(f"share of {told.unit}", color=LIGHT.muted)
     best = max(advice.learners, key=lambda one: one.scores[metric].mean())
     caption = (
-        f"Highest mean: {best.name} with {number(float(best.scores[metric].mean()), 3)}. Dots are splits, lines 95 % "
-        "intervals of the mean. PCA is gray, kernels green, networks orange."
+        f"Highest mean: {best.name} with {number(float(best.scores[metric].mean()), 3)}. Dots are splits, strokes their "
+        "means, bars 95 % intervals of those. PCA is gray, kernels are green, networks orange. A dotted line is chance."
     )
-    return Chart(f"score-{metric}", title, caption, f"Bar chart of {told.title} by learner.", figure)
+    return Chart(f"score-{metric}", title, caption, f"Dots and intervals of {told.title} by learner.", figure)
 
 
 def _interval(advice: "Advice", one: "Learner", metric: str) -> tuple[float, float]:
@@ -227,16 +226,17 @@ def _motion(advice: "Advice") -> Chart:
 
 def _table(advice: "Advice") -> tuple[list[str], list[list[str]]]:
     from repsim_jax.theory.probes import METRICS
+    from repsim_jax.theory.verdicts import interval
 
     shown = [name for name in _SHOWN if name in advice.learners[0].scores]
     rows = []
     for one in advice.learners:
         cells = []
         for name in shown:
-            low, high = _interval(advice, one, name)
-            cells.append(f"{number(float(one.scores[name].mean()), 3)} ({number(low, 3)} to {number(high, 3)})")
+            low, high = interval(one.scores[name], ratio=advice.num_test / advice.num_train)
+            cells.append(f"{number(float(one.scores[name].mean()), 3)} ± {number((high - low) / 2, 3)}")
         rows.append([one.name, str(one.num_components), *cells, f"{np.median(one.seconds):.2g}"])
-    return ["learner", "dimensions", *(METRICS[name].title for name in shown), "seconds"], rows
+    return ["learner", "k", *(METRICS[name].title for name in shown), "seconds"], rows
 
 
 def _page(advice: "Advice", drawn: list[Picture], provenance: Mapping[str, str]) -> str:

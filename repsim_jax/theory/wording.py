@@ -124,7 +124,8 @@ class _Told(NamedTuple):
         best = max(judged.gains, key=lambda one: one.mean)
         return (
             f"Undecided: no learner is better than chance by {self.margin:g} in {self.title} (the best, "
-            f"{best.learner}, by {best.told}), so that it tells nothing about them. Pass labels, or views that share more."
+            f"{best.learner}, by {best.told}), so that it tells nothing about them. Pass labels, or views that share "
+            "more with their examples."
         )
 
 
