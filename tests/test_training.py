@@ -155,3 +155,19 @@ def test_minimize_refuses_no_steps_and_data_that_end_too_early():
         minimize(jax.random.key(0), jnp.zeros(4), whole, iter([]), optimizer=optax.sgd(0.1), num_steps=0)
     with pytest.raises(ValueError, match="ran out of data after 50 of 120 steps"):
         minimize(jax.random.key(0), jnp.zeros(4), whole, iter([(X, Y)]), optimizer=optax.sgd(0.1), num_steps=120)
+
+
+def test_parameters_are_looked_at_between_runs_of_steps():
+    seen: list[tuple[int, float]] = []
+    start = {"w": jnp.zeros(())}
+
+    def loss(params, batch):
+        return jnp.square(params["w"] - 1.0) + 0.0 * batch.sum()
+
+    trained = train(
+        jax.random.key(0), start, loss, jnp.zeros((4, 1)), optimizer=optax.sgd(0.01), num_steps=70, batch_size=2,
+        on_look=lambda done, params: seen.append((done, float(params["w"]))),
+    )  # fmt: skip
+    assert [done for done, _ in seen] == [50, 70]
+    np.testing.assert_allclose([w for _, w in seen], [1 - 0.98**50, 1 - 0.98**70], rtol=1e-5)
+    assert seen[-1][1] == float(trained.params["w"])

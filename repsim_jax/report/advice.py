@@ -163,8 +163,9 @@ def _scores(advice: "Advice", metric: str) -> Chart:
         axes.set_xlabel(f"share of {told.unit}", color=LIGHT.muted)
     best = max(advice.learners, key=lambda one: one.scores[metric].mean())
     caption = (
-        f"Highest mean: {best.name} with {number(float(best.scores[metric].mean()), 3)}. Dots are splits, strokes their "
-        "means, bars 95 % intervals of those. PCA is gray, kernels are green, networks orange. A dotted line is chance."
+        f"Highest mean: {best.name} with {number(float(best.scores[metric].mean()), 3)}. Dots are splits, strokes "
+        "means, bars 95 % intervals of the mean. PCA is gray, kernels are green, networks orange; a dotted line is "
+        "chance."
     )
     return Chart(f"score-{metric}", title, caption, f"Dots and intervals of {told.title} by learner.", figure)
 

@@ -100,8 +100,10 @@ def advise(
 
     The rule, in ``verdicts.judge``: a dearer kind pays if its gain reaches the margin and the simultaneous 95 %
     interval of that gain leaves zero out; it is dismissed if all of the interval is below the margin; what is neither
-    leaves the verdict undecided. It is about these learners at these sizes. A deep or convolutional network that is
-    trained for days may pay where this one does not.
+    leaves the verdict undecided, as do scores at chance. It is about these learners at these sizes. A deep or
+    convolutional network that is trained for days may pay where this one does not. All learners see the same views but
+    the contrastive kernel, which takes as many pairs as ``recipe.most_pairs`` allows, and kernel PCA and PCA, which
+    take none.
 
     Args:
         key: Random key; draws splits, views and networks.
@@ -126,7 +128,8 @@ def advise(
         UnknownNameError: If the recipe names something unknown.
         MissingPackageError: If diffrax is not installed.
     """
-    x, classes = _checked(data, labels, view_noise, num_seeds)
+    _check_numbers(view_noise, num_seeds, margin)
+    x, classes = _checked(data, labels)
     draw, other = _views(views, x, np.shape(data), view_noise)
     num_train, num_test = _sizes(len(x), num_train, num_test, recipe)
     chosen, runs = makers(recipe), []
@@ -186,9 +189,15 @@ def _alike(embeddings: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: np.asarray(table.matrix(name), float) for name in MEASURES}
 
 
-def _checked(
-    data: ArrayLike, labels: ArrayLike | None, view_noise: float, num_seeds: int
-) -> tuple[np.ndarray, np.ndarray | None]:
+def _check_numbers(view_noise: float, num_seeds: int, margin: float) -> None:
+    for name, value in (("view_noise", view_noise), ("margin", margin)):
+        if not 0 < value < float("inf"):
+            raise BadArrayError(f"advise needs {name} > 0, got {value!r}.")
+    if num_seeds < 3:
+        raise BadArrayError(f"advise needs three seeds or more for an interval, got {num_seeds}.")
+
+
+def _checked(data: ArrayLike, labels: ArrayLike | None) -> tuple[np.ndarray, np.ndarray | None]:
     x = np.asarray(data, np.float64)
     if x.ndim < 2 or len(x) < _FEWEST:
         raise BadArrayError(
@@ -202,12 +211,6 @@ def _checked(
         raise BadArrayError(
             f"advise needs examples that differ, but over half of {len(x)} rows are copies. Remove them."
         )
-    if not 0 < view_noise < float("inf"):
-        raise BadArrayError(
-            f"advise needs view_noise > 0 (a view that equals its example says nothing), got {view_noise!r}."
-        )
-    if num_seeds < 3:
-        raise BadArrayError(f"advise needs three seeds or more for an interval, got {num_seeds}.")
     if labels is None:
         return x, None
     classes = np.asarray(labels)

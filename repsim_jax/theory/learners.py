@@ -68,6 +68,8 @@ class Recipe:
             raise BadArrayError(
                 f"Recipe needs fewer components than random features, got {self.num_components} of {self.num_features}."
             )
+        if not self.widths or any(type(width) is not int or width < 2 for width in self.widths):
+            raise BadArrayError(f"Recipe needs widths of networks, whole numbers >= 2, got {self.widths!r}.")
         for name in ("temperature", "learning_rate", "horizon", "most_pairs"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise BadArrayError(f"Recipe needs {name} > 0, got {getattr(self, name)!r}.")
