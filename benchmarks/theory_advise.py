@@ -19,7 +19,7 @@ from repsim_jax.data import open_source
 from repsim_jax.report.advice import advice_to_json
 from repsim_jax.theory import Recipe, advise
 
-_READ = 3000
+_READ = 6000
 _SEED = 0
 
 
@@ -27,14 +27,15 @@ def main() -> None:
     """Runs all settings and writes ``results/theory_advise.json``."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="Folder with mnist.npz and cifar10_jpeg.parquet.")
-    parser.add_argument("--seeds", type=int, default=5, help="Random splits of each setting, at least 3.")
-    parser.add_argument("--train", type=int, default=1000, help="Training examples of a split.")
+    parser.add_argument("--seeds", type=int, default=8, help="Random splits of each setting, at least 3.")
+    parser.add_argument("--train", type=int, default=2000, help="Training examples of a split; digits have 1,198.")
+    parser.add_argument("--test", type=int, default=1000, help="Test examples of a split; digits have 599.")
     given = parser.parse_args()
     found = {}
     for name, (x, labels, views) in _settings(given.data):
         start = time.perf_counter()
         advice = advise(
-            jax.random.key(_SEED), x, labels=labels, views=views, num_train=given.train, num_seeds=given.seeds,
+            jax.random.key(_SEED), x, labels=labels, views=views, num_train=given.train, num_test=given.test, num_seeds=given.seeds,
             recipe=Recipe(),
         )  # fmt: skip
         document = advice_to_json(advice)

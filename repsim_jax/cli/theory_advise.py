@@ -32,12 +32,12 @@ def advise(
     views_column: Annotated[str | None, typer.Option(help="Column or array of the file of views.")] = None,
     view_noise: Annotated[float, typer.Option(help="Norm of the noise of a view, relative to its example.")] = 0.3,
     limit: Annotated[int, typer.Option(min=30, help="Examples that are read, evenly spaced.")] = 5000,
-    train: Annotated[int, typer.Option(min=2, help="Training examples of a split; at most two thirds.")] = 500,
+    train: Annotated[int, typer.Option(min=2, help="Training examples of a split; at most two thirds.")] = 1000,
     test: Annotated[int, typer.Option(min=2, help="Test examples of a split; at most one third.")] = 500,
     components: Annotated[int, typer.Option(min=2, help="Dimensions of every embedding.")] = 32,
     widths: Annotated[str, typer.Option(help="Comma-separated: a network of each is trained.")] = "64,512",
     steps: Annotated[int, typer.Option(min=1, help="Steps of Adam for each network.")] = 400,
-    seeds: Annotated[int, typer.Option(min=3, help="Random splits; more narrow the intervals.")] = 5,
+    seeds: Annotated[int, typer.Option(min=3, help="Random splits; more bring the bounds together.")] = 8,
     margin: Annotated[float, typer.Option(help="Gain in accuracy or retrieval that matters to you.")] = 0.02,
     seed: Annotated[int, typer.Option(help="Of splits, views and networks.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder of the page, pictures and document.")] = Path("repsim-advice"),
@@ -50,8 +50,8 @@ def advise(
     labels, and otherwise how often another view of an example finds it among all. "Undecided" is a verdict.
 
     \b
-    repsim theory advise                                           # scikit-learn's digits, about a minute
-    repsim theory advise --data mnist.npz --column x_train --labels y_train --seeds 10
+    repsim theory advise                                           # scikit-learn's digits, a minute or two
+    repsim theory advise --data mnist.npz --column x_train --labels y_train --train 2000
     repsim theory advise --data photos/ --labels folder --views augmented/
     """
     import json

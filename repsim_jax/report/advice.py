@@ -111,7 +111,7 @@ def advice_summary(advice: "Advice") -> "Group":
     columns, rows = _table(advice)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for k, column in enumerate(columns):
-        table.add_column(column, justify="left" if k == 0 else "right")
+        table.add_column(column, justify="left" if k == 0 else "right", no_wrap=k == 0)
     for row in rows:
         table.add_row(*map(styled, row))
     colors = {"pca": "green", "kernel": "cyan", "network": "magenta", "undecided": "yellow"}

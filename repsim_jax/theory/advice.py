@@ -51,7 +51,7 @@ class Advice(NamedTuple):
         metric: What the verdict is about: "probe" where there are labels, else "retrieval".
         margin: Gain that was said to matter.
         learners: The cheapest first.
-        gains: That the verdict rests on, with simultaneous intervals.
+        gains: That the verdict rests on, with their bounds.
         alike: (L, L) mean over seeds of each measure of ``similarity``, between held-out embeddings of all learners.
         num_train: Training examples of each seed.
         num_test: Test examples of each seed.
@@ -83,9 +83,9 @@ def advise(
     labels: ArrayLike | None = None,
     views: Float[ArrayLike, "n ..."] | ViewMaker | None = None,
     view_noise: float = 0.3,
-    num_train: int = 500,
+    num_train: int = 1000,
     num_test: int = 500,
-    num_seeds: int = 5,
+    num_seeds: int = 8,
     recipe: Recipe = Recipe(),  # noqa: B008 (frozen)
     margin: float = 0.02,
     on_progress: Callable[[str, int, int], None] | None = None,
@@ -98,9 +98,10 @@ def advise(
     splits: by the accuracy of a ridge probe where there are labels, otherwise by how often another view of an example
     finds it among all.
 
-    The rule, in ``verdicts.judge``: a dearer kind pays if its gain reaches the margin and the simultaneous 95 %
-    interval of that gain leaves zero out; it is dismissed if all of the interval is below the margin; what is neither
-    leaves the verdict undecided, as do scores at chance. It is about these learners at these sizes. A deep or
+    The rule, in ``verdicts.judge``: a dearer kind pays if its gain reaches the margin and the 95 % lower bound of
+    that gain, for all learners together, is positive; it is dismissed if the 95 % upper bound is below the margin; what
+    is neither leaves the verdict undecided, as do scores at chance. Bounds are of the corrected paired t test for
+    random splits of the same examples (Nadeau and Bengio 2003). It is about these learners at these sizes. A deep or
     convolutional network that is trained for days may pay where this one does not. All learners see the same views but
     the contrastive kernel, which takes as many pairs as ``recipe.most_pairs`` allows, and kernel PCA and PCA, which
     take none.

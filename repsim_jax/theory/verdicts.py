@@ -11,7 +11,7 @@ Kind = Literal["pca", "kernel", "network"]
 Verdict = Literal["pca", "kernel", "network", "undecided"]
 # What a learner that guesses is called, where it is the reference.
 CHANCE = "chance"
-# Of all gains that the verdict rests on, together.
+# How often a verdict may be wrong.
 _LEVEL = 0.05
 
 
@@ -22,8 +22,10 @@ class Gain(NamedTuple):
         learner: Its name.
         reference: The other's name.
         mean: Over splits.
-        low: Lower end of the interval.
-        high: Its upper end.
+        low: Lower bound, simultaneous for all learners (Bonferroni): one of them that seems to pay must not do so by
+            chance.
+        high: Upper bound of this learner alone: a verdict that dismisses learners needs all of them to be below the
+            margin (an intersection-union test, which needs no correction).
     """
 
     learner: str
@@ -44,7 +46,7 @@ class Gain(NamedTuple):
             margin: Gain that matters.
 
         Returns:
-            True if the mean reaches the margin and the interval leaves zero out.
+            True if the mean reaches the margin and the lower bound is positive.
         """
         return self.low > 0 and self.mean >= margin
 
@@ -55,7 +57,7 @@ class Gain(NamedTuple):
             margin: Gain that matters.
 
         Returns:
-            True if all of the interval is below the margin.
+            True if the upper bound is below the margin.
         """
         return self.high < margin
 
@@ -66,7 +68,8 @@ class Judged(NamedTuple):
     Attributes:
         verdict: Where to start, or that these data do not tell.
         reference: The learner to start from; of an undecided verdict the one that nothing has beaten yet, or chance.
-        gains: Of each learner over PCA, and of each network over the best kernel where a kernel pays.
+        gains: Of each learner over PCA, and of each network over the best kernel where a kernel pays; over chance where
+            none is better than that.
     """
 
     verdict: Verdict
@@ -74,8 +77,8 @@ class Judged(NamedTuple):
     gains: tuple[Gain, ...]
 
 
-def interval(values: np.ndarray, *, ratio: float, level: float = _LEVEL) -> tuple[float, float]:
-    r"""A t interval of a mean over random splits of the same examples.
+def interval(values: np.ndarray, *, ratio: float) -> tuple[float, float]:
+    r"""The 95 % t interval of a mean over random splits of the same examples.
 
     Splits share examples, so that the variance of the mean is :math:`(1/J + n_2/n_1) s^2` rather than
     :math:`s^2 / J`, for J splits with n_1 training and n_2 test examples.
@@ -83,7 +86,6 @@ def interval(values: np.ndarray, *, ratio: float, level: float = _LEVEL) -> tupl
     Args:
         values: (J,) of each split, J >= 2.
         ratio: Test examples over training examples.
-        level: Share of intervals that may miss.
 
     Returns:
         Its ends.
@@ -94,13 +96,18 @@ def interval(values: np.ndarray, *, ratio: float, level: float = _LEVEL) -> tupl
     Source:
         Nadeau and Bengio 2003, doi 10.1023/A:1024068626366.
     """
+    half = _half(values, ratio, _LEVEL / 2.0)
+    return float(np.mean(values) - half), float(np.mean(values) + half)
+
+
+def _half(values: np.ndarray, ratio: float, level: float) -> float:
+    """From the mean to a one-sided bound that may miss at this level."""
     from scipy.stats import t
 
     number = len(values)
     if number < 2:
         raise BadArrayError(f"an interval over seeds needs two of them or more, got {number}.")
-    half = t.ppf(1.0 - level / 2.0, number - 1) * np.std(values, ddof=1) * np.sqrt(1.0 / number + ratio)
-    return float(np.mean(values) - half), float(np.mean(values) + half)
+    return float(t.ppf(1.0 - level, number - 1) * np.std(values, ddof=1) * np.sqrt(1.0 / number + ratio))
 
 
 def judge(
@@ -113,8 +120,8 @@ def judge(
 ) -> Judged:
     r"""The cheapest kind of learner that no dearer one beats by as much as matters.
 
-    A gain *pays* if its mean reaches the margin and its interval leaves zero out; it *cannot pay* if all of its
-    interval is below the margin. Intervals are simultaneous: 95 % for all learners together (Bonferroni).
+    A gain *pays* if its mean reaches the margin and its lower bound is positive; it *cannot pay* if its upper bound is
+    below the margin. Bounds are one-sided at 95 %, the lower ones for all learners together: see ``Gain``.
 
     0. If no learner is better than chance by the margin, in the same sense, the scores tell nothing: "undecided".
     1. If kernels pay over PCA, the reference is the one with the largest mean gain; otherwise it is PCA.
@@ -146,7 +153,10 @@ def judge(
     def gain(name: str, reference: str) -> Gain:
         other = scores[reference] if reference in scores else np.full_like(scores[name], chance)
         difference = np.asarray(scores[name]) - other
-        return Gain(name, reference, float(difference.mean()), *interval(difference, ratio=ratio, level=level))
+        mean = float(difference.mean())
+        return Gain(
+            name, reference, mean, mean - _half(difference, ratio, level), mean + _half(difference, ratio, _LEVEL)
+        )
 
     gains = [gain(name, pca[0]) for name in scores if name != pca[0]]
     over_chance = tuple(gain(name, CHANCE) for name in scores)

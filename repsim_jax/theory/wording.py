@@ -116,7 +116,7 @@ class _Told(NamedTuple):
                 f"{self.margin:g} over it is open"
             )
         return (
-            f"{first}: {listed}{rest}. More seeds or more examples narrow these intervals. Until then start from "
+            f"{first}: {listed}{rest}. More seeds or more examples bring these bounds together. Until then start from "
             f"{judged.reference}."
         )
 

@@ -112,7 +112,7 @@ def test_a_column_of_labels_that_is_not_there_names_those_that_are(tmp_path: Pat
 
 def test_labels_that_are_objects_or_texts_of_no_use_are_refused(tmp_path: Path):
     np.save(tmp_path / "x.npy", X)
-    np.save(tmp_path / "bad.npy", np.array([{}] * 60, dtype=object), allow_pickle=True)  # noqa: NPY002
+    np.save(tmp_path / "bad.npy", np.array([{}] * 60, dtype=object), allow_pickle=True)
     (tmp_path / "t.txt").write_text("one\ntwo")
     for arguments, message in (
         (("--data", str(tmp_path / "x.npy"), "--labels", str(tmp_path / "bad.npy")), "no labels that can be read"),
