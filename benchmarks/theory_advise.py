@@ -35,8 +35,8 @@ def main() -> None:
     for name, (x, labels, views) in _settings(given.data):
         start = time.perf_counter()
         advice = advise(
-            jax.random.key(_SEED), x, labels=labels, views=views, num_train=given.train, num_test=given.test, num_seeds=given.seeds,
-            recipe=Recipe(),
+            jax.random.key(_SEED), x, labels=labels, views=views, num_train=given.train, num_test=given.test,
+            num_seeds=given.seeds, recipe=Recipe(),
         )  # fmt: skip
         document = advice_to_json(advice)
         found[name] = {key: value for key, value in document.items() if key not in ("schema", "provenance")}
