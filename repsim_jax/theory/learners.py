@@ -181,7 +181,7 @@ def fitted(key: jax.Array, maker: Maker, split: Split, recipe: Recipe) -> Fitted
 
 def _pca(_: jax.Array, split: Split, recipe: Recipe) -> tuple[Callable[[np.ndarray], Any], None]:
     mean = split.x.mean(0)
-    _, s, v = np.linalg.svd(split.x - mean, full_matrices=False)
+    s, v = np.linalg.svd(split.x - mean, full_matrices=False)[1:]
     components = v[: min(recipe.num_components, int((s > 1e-6 * s[0]).sum()))].T
     return lambda x: (x - mean) @ components, None
 
@@ -212,8 +212,8 @@ def _contrastive_kernel(key: jax.Array, split: Split, recipe: Recipe) -> tuple[C
     count = split.views.shape[1]
     order = np.asarray(jax.random.permutation(key_rows, len(split.x) * count))
     # One pair of each example before any example has a second one.
-    chosen = order[np.argsort(_times_seen(order // count), kind="stable")][: recipe.most_pairs]
-    points = np.concatenate([split.x[chosen // count], split.views[chosen // count, chosen % count]])
+    kept = order[np.argsort(_times_seen(order // count), kind="stable")][: recipe.most_pairs]
+    points = np.concatenate([split.x[kept // count], split.views[kept // count, kept % count]])
     weights = np.asarray(jax.random.normal(key_weights, (recipe.num_features, recipe.num_components)))
 
     def start(x: np.ndarray) -> np.ndarray:
