@@ -72,6 +72,7 @@ def advice_to_json(advice: "Advice", *, provenance: Mapping[str, str] | None = N
             "kind": one.kind,
             "num_components": one.num_components,
             "seconds": one.seconds.tolist(),
+            "reached": one.reached.tolist(),
             "scores": {name: values.tolist() for name, values in one.scores.items()},
             "ntk_change": [{"steps": m.steps.tolist(), "change": m.change.tolist()} for m in one.motion],
         }
@@ -121,8 +122,18 @@ def advice_summary(advice: "Advice") -> "Group":
     )
     return Group(
         Text(VERDICTS[advice.verdict], f"bold {colors[advice.verdict]}"), styled(advice.reason), Text(), table,
-        styled(sizes, "dim"),
+        styled(sizes, "dim"), *map(styled, _notes(advice)),
     )  # fmt: skip
+
+
+def _notes(advice: "Advice") -> list[str]:
+    """What a reader must know before concluding."""
+    return [
+        f"The training of {one.name} ended early in {int((one.reached < 1 - 1e-6).sum())} of {len(one.reached)} splits"
+        f", at {number(float(one.reached.min()), 2)} of its time at the earliest: an embedding came near zero."
+        for one in advice.learners
+        if (one.reached < 1 - 1e-6).any()
+    ]
 
 
 def advice_pictures(advice: "Advice") -> list[Picture]:
@@ -259,6 +270,7 @@ def _page(advice: "Advice", drawn: list[Picture], provenance: Mapping[str, str])
         columns=columns,
         rows=rows,
         gains=[(one.learner, one.reference, one.told) for one in advice.gains],
+        notes=_notes(advice),
         pictures=drawn,
         provenance=shortened({str(label): str(text) for label, text in facts.items()}),
     )  # fmt: skip

@@ -31,6 +31,7 @@ class Learner(NamedTuple):
         scores: (s,) of each seed, by metric, see ``probes.METRICS``.
         seconds: (s,) of each seed for fitting and embedding; the first includes compilation.
         num_components: Embedding size.
+        reached: (s,) share of its training that was done: below one where the flow of a kernel ended early.
         motion: Of a network and each seed: how far its tangent kernel moved.
     """
 
@@ -39,6 +40,7 @@ class Learner(NamedTuple):
     scores: dict[str, np.ndarray]
     seconds: np.ndarray
     num_components: int
+    reached: np.ndarray
     motion: tuple[Motion, ...] = ()
 
 
@@ -178,6 +180,7 @@ def _learners(chosen: tuple[Maker, ...], runs: list[list[_Run]]) -> tuple[Learne
             scores={name: np.array([run[i][1][name] for run in runs]) for name in runs[0][i][1]},
             seconds=np.array([run[i][0].seconds for run in runs]),
             num_components=runs[0][i][0].embedded.test.shape[1],
+            reached=np.array([run[i][0].reached for run in runs]),
             motion=tuple(made.motion for run in runs if (made := run[i][0]).motion is not None),
         )
         for i, maker in enumerate(chosen)

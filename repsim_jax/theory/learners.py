@@ -114,6 +114,20 @@ class Motion(NamedTuple):
     change: np.ndarray
 
 
+class Map(NamedTuple):
+    """What a learner has learned.
+
+    Attributes:
+        embed: From (n, d) examples to (n, k) embeddings.
+        motion: Of a network.
+        reached: Share of the training that was done: below one where the flow of a kernel could not be integrated on.
+    """
+
+    embed: Callable[[np.ndarray], Any]
+    motion: Motion | None = None
+    reached: float = 1.0
+
+
 class Fitted(NamedTuple):
     """A learner on one split.
 
@@ -121,11 +135,13 @@ class Fitted(NamedTuple):
         embedded: What it makes of the split.
         seconds: For fitting and embedding, compilation included.
         motion: Of a network.
+        reached: Share of the training that was done.
     """
 
     embedded: Embedded
     seconds: float
-    motion: Motion | None = None
+    motion: Motion | None
+    reached: float
 
 
 class Maker(NamedTuple):
@@ -134,12 +150,12 @@ class Maker(NamedTuple):
     Attributes:
         name: For tables.
         kind: What it is.
-        fit: ``fit(key, split, recipe)`` gives its map from examples to embeddings, and the motion of a network.
+        fit: ``fit(key, split, recipe)`` gives its map from examples to embeddings.
     """
 
     name: str
     kind: Kind
-    fit: Callable[[jax.Array, Split, Recipe], tuple[Callable[[np.ndarray], Any], Motion | None]]
+    fit: Callable[[jax.Array, Split, Recipe], Map]
 
 
 def makers(recipe: Recipe) -> tuple[Maker, ...]:
@@ -174,24 +190,24 @@ def fitted(key: jax.Array, maker: Maker, split: Split, recipe: Recipe) -> Fitted
         Embeddings, with the time that they took.
     """
     start = time.perf_counter()
-    embed, motion = maker.fit(key, split, recipe)
-    embedded = Embedded(*(np.asarray(embed(side), float) for side in (split.x, split.test, split.test_view)))
-    return Fitted(embedded, time.perf_counter() - start, motion)
+    made = maker.fit(key, split, recipe)
+    embedded = Embedded(*(np.asarray(made.embed(side), float) for side in (split.x, split.test, split.test_view)))
+    return Fitted(embedded, time.perf_counter() - start, made.motion, made.reached)
 
 
-def _pca(_: jax.Array, split: Split, recipe: Recipe) -> tuple[Callable[[np.ndarray], Any], None]:
+def _pca(_: jax.Array, split: Split, recipe: Recipe) -> Map:
     mean = split.x.mean(0)
     s, v = np.linalg.svd(split.x - mean, full_matrices=False)[1:]
     components = v[: min(recipe.num_components, int((s > 1e-6 * s[0]).sum()))].T
-    return lambda x: (x - mean) @ components, None
+    return Map(lambda x: (x - mean) @ components)
 
 
-def _kernel_pca(_: jax.Array, split: Split, recipe: Recipe) -> tuple[Callable[[np.ndarray], Any], None]:
+def _kernel_pca(_: jax.Array, split: Split, recipe: Recipe) -> Map:
     found = kernel_pca(_ntk(split.x, None, recipe), min(recipe.num_components, len(split.x) - 1))
-    return lambda x: found.embed(_ntk(x, split.x, recipe)), None
+    return Map(lambda x: found.embed(_ntk(x, split.x, recipe)))
 
 
-def _contrastive_pca(key: jax.Array, split: Split, recipe: Recipe) -> tuple[Callable[[np.ndarray], Any], None]:
+def _contrastive_pca(key: jax.Array, split: Split, recipe: Recipe) -> Map:
     """The linear loss with orthonormal outputs: as ``contrastive_pca``, in the M x M form, with all views."""
 
     def features(x: np.ndarray) -> np.ndarray:
@@ -203,10 +219,10 @@ def _contrastive_pca(key: jax.Array, split: Split, recipe: Recipe) -> tuple[Call
     cross = (z - z.mean(0)).T @ (z_pos - z_pos.mean(0))
     _, vectors = np.linalg.eigh(cross + cross.T)
     top = vectors[:, -recipe.num_components :]
-    return lambda x: features(x) @ top, None
+    return Map(lambda x: features(x) @ top)
 
 
-def _contrastive_kernel(key: jax.Array, split: Split, recipe: Recipe) -> tuple[Callable[[np.ndarray], Any], None]:
+def _contrastive_kernel(key: jax.Array, split: Split, recipe: Recipe) -> Map:
     """An infinitely wide network under NT-Xent and gradient flow, as long as the integration goes well."""
     key_rows, key_features, key_weights = jax.random.split(key, 3)
     count = split.views.shape[1]
@@ -226,7 +242,8 @@ def _contrastive_kernel(key: jax.Array, split: Split, recipe: Recipe) -> tuple[C
         PairObjective("nt_xent", "cosine", recipe.temperature), _ntk(points, None, recipe), start(points),
         num_records=_FLOW_LOOKS, allow_partial=True, horizon=recipe.horizon, tolerance=1e-4,
     )  # fmt: skip
-    return lambda x: _directions(flow.embed(_ntk(x, points, recipe), start(x))), None
+    reached = float(flow.times[-1]) / recipe.horizon
+    return Map(lambda x: _directions(flow.embed(_ntk(x, points, recipe), start(x))), reached=reached)
 
 
 def _times_seen(rows: np.ndarray) -> np.ndarray:
@@ -245,8 +262,8 @@ def _ntk(x: np.ndarray, y: np.ndarray | None, recipe: Recipe) -> np.ndarray:
     return np.asarray(mlp_kernels(x, y, activation=recipe.activation, depth=1, weight_std=stds).ntk)
 
 
-def _network(width: int) -> Callable[[jax.Array, Split, Recipe], tuple[Callable[[np.ndarray], Any], Motion]]:
-    def fit(key: jax.Array, split: Split, recipe: Recipe) -> tuple[Callable[[np.ndarray], Any], Motion]:
+def _network(width: int) -> Callable[[jax.Array, Split, Recipe], Map]:
+    def fit(key: jax.Array, split: Split, recipe: Recipe) -> Map:
         network = recipe.network(width)
         key_init, key_batches = jax.random.split(key)
         start = init(key_init, network, split.x.shape[1])
@@ -263,7 +280,7 @@ def _network(width: int) -> Callable[[jax.Array, Split, Recipe], tuple[Callable[
             batch_size=min(recipe.batch_size, len(split.x)),
         )  # fmt: skip
         motion = Motion(np.array(steps), np.array(change))
-        return lambda x: _directions(_function(network)(trained.params, jnp.asarray(x))), motion
+        return Map(lambda x: _directions(_function(network)(trained.params, jnp.asarray(x))), motion)
 
     return fit
 

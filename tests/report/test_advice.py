@@ -23,6 +23,7 @@ def learner(name: str, kind: str, probe: float, *, labeled: bool) -> Learner:
         scores={"probe": values, "nearest": values, "retrieval": values} if labeled else {"retrieval": values},
         seconds=np.array([3.0, 0.25, 0.5]),
         num_components=4,
+        reached=np.array([1.0, 1.0, 0.25]) if name == "kernel PCA" else np.ones(3),
         motion=(moved,) * 3 if kind == "network" else (),
     )
 
@@ -68,12 +69,19 @@ def test_without_labels_and_networks_there_is_less_to_draw():
 
 
 @pytest.mark.parametrize("verdict", sorted(VERDICTS))
-def test_the_summary_says_the_verdict_the_reason_and_every_learner_in_eighty_columns(verdict: str):
+def test_the_summary_says_the_verdict_the_reason_and_every_learner_in_eighty_columns(verdict: str, tmp_path: Path):
     console = Console(file=io.StringIO(), width=80)
     console.print(advice_summary(advice(verdict=verdict)))
     text = console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
     assert text.startswith(VERDICTS[verdict])
     # The interval of Nadeau and Bengio: t(2) = 4.303, s = 0.01, 1/3 + 20/40.
     assert "0.800 ± 0.039" in text
-    for one in ("A kernel <does> it.", "PCA", "network, width 8", "0.5", "3 random splits into 40 training"):
+    for one in (
+        "A kernel <does> it.",
+        "PCA",
+        "0.5",
+        "3 random splits into 40 training",
+        "early in 1 of 3 splits, at 0.25",
+    ):
         assert one in text
+    assert "early in 1 of 3 splits" in write_advice(advice(), tmp_path).read_text()
