@@ -78,7 +78,7 @@ def test_the_summary_says_the_verdict_the_reason_and_every_learner_in_eighty_col
     assert "0.800 ± 0.039" in text
     for one in (
         "A kernel <does> it.",
-        "PCA",
+        "network, width 8",
         "0.5",
         "3 random splits into 40 training",
         "early in 1 of 3 splits, at 0.25",
