@@ -75,6 +75,10 @@ class PolicyError(FileError):
     """A gate policy that is missing, empty, malformed, or that asks for what was not measured."""
 
 
+class DivergedError(RepsimError):
+    """A computation that grew beyond bounds or became too stiff before its end; a shorter one may get there."""
+
+
 class MissingPackageError(RepsimError, ImportError):
     """An optional package is needed; the message is the command that installs it."""
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from repsim_jax._compat import is_traced
-from repsim_jax.errors import BadArrayError, MissingPackageError, RepsimError, UnknownNameError
+from repsim_jax.errors import BadArrayError, DivergedError, MissingPackageError, RepsimError, UnknownNameError
 from repsim_jax.linalg import unit_rows
 from repsim_jax.losses import barlow_twins, spectral_contrastive, supervised_contrastive, vicreg
 
@@ -151,7 +151,8 @@ def kernel_flow(
 
     Raises:
         BadArrayError: If kernel and start do not fit, are not finite, or a number is out of range.
-        RepsimError: If the loss has no finite gradient at the start, or the flow ends before the horizon.
+        RepsimError: If the loss has no finite gradient at the start.
+        DivergedError: If the flow ends before the horizon.
         MissingPackageError: If diffrax is not installed.
 
     Source:
@@ -167,7 +168,7 @@ def kernel_flow(
     coarse, fine = run(tolerance * _COARSER), run(tolerance)
     looks = int(min(coarse.reached.sum(), fine.reached.sum()))
     if looks < num_records and not (allow_partial and looks):
-        raise RepsimError(
+        raise DivergedError(
             f"kernel_flow did not reach time {horizon:g} in {max_steps} steps of tolerance {tolerance:g}, but "
             f"{horizon * looks / num_records:g}: the embeddings grow beyond bounds, or one passes through zero, where "
             "a cosine has no slope. Shorten the horizon, take more outputs, or allow_partial=True."

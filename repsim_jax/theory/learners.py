@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from repsim_jax.errors import BadArrayError, UnknownNameError
+from repsim_jax.errors import BadArrayError, DivergedError, UnknownNameError
 from repsim_jax.kernels import mlp_kernels, ntk_change
 from repsim_jax.linalg import unit_rows
 from repsim_jax.losses import nt_xent
-from repsim_jax.theory.kernel_learner import PairObjective, kernel_flow
+from repsim_jax.theory.kernel_learner import KernelFlow, PairObjective, kernel_flow
 from repsim_jax.theory.kernel_pca import kernel_pca, random_features
 from repsim_jax.theory.networks import Network, Params, apply, init
 from repsim_jax.theory.probes import Embedded
@@ -27,6 +27,8 @@ _ACTIVATIONS = ("relu", "erf", "gelu")
 # Examples on which the tangent kernel of a network is looked at.
 _LOOKED_AT = 48
 _FLOW_LOOKS = 8
+# A flow takes tens of steps; one that takes hundreds is stuck where an embedding passes through zero.
+_MOST_FLOW_STEPS = 256
 
 
 @dataclass(frozen=True)
@@ -238,12 +240,24 @@ def _contrastive_kernel(key: jax.Array, split: Split, recipe: Recipe) -> Map:
         )  # fmt: skip
         return np.asarray(made) @ weights
 
-    flow = kernel_flow(
-        PairObjective("nt_xent", "cosine", recipe.temperature), _ntk(points, None, recipe), start(points),
-        num_records=_FLOW_LOOKS, allow_partial=True, horizon=recipe.horizon, tolerance=1e-4,
-    )  # fmt: skip
+    flow = _flow(_ntk(points, None, recipe), start(points), recipe)
+    if flow is None:
+        return Map(lambda x: _directions(start(x)), reached=0.0)
     reached = float(flow.times[-1]) / recipe.horizon
     return Map(lambda x: _directions(flow.embed(_ntk(x, points, recipe), start(x))), reached=reached)
+
+
+def _flow(kernel: np.ndarray, start: np.ndarray, recipe: Recipe) -> KernelFlow | None:
+    """As far as it goes: to the horizon, or to a hundredth of it, or nowhere."""
+    for share in (1.0, 0.1, 0.01):
+        try:
+            return kernel_flow(
+                PairObjective("nt_xent", "cosine", recipe.temperature), kernel, start, num_records=_FLOW_LOOKS,
+                max_steps=_MOST_FLOW_STEPS, allow_partial=True, horizon=share * recipe.horizon, tolerance=1e-4,
+            )  # fmt: skip
+        except DivergedError:
+            continue
+    return None
 
 
 def _times_seen(rows: np.ndarray) -> np.ndarray:

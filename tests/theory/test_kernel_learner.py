@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from repsim_jax._compat import enable_x64
-from repsim_jax.errors import BadArrayError, MissingPackageError, RepsimError, UnknownNameError
+from repsim_jax.errors import BadArrayError, DivergedError, MissingPackageError, RepsimError, UnknownNameError
 from repsim_jax.kernels import mlp_kernels, ntk
 from repsim_jax.losses import barlow_twins, nt_xent, spectral_contrastive, vicreg
 from repsim_jax.theory.flow import gradient_flow
@@ -98,7 +98,7 @@ def test_what_blows_up_or_is_too_stiff_is_told_and_not_returned():
     linear = Objective("linear", "dot")
     # Float32 holds e^87: the first of four looks, at e^60, and none after it.
     kernel = 60 / 125 / growth(GRAM[:, None, :, None]).largest_rate * GRAM
-    with pytest.raises(RepsimError, match="did not reach time 500 in 4096 steps of tolerance 1e-05, but 125"):
+    with pytest.raises(DivergedError, match="did not reach time 500 in 4096 steps of tolerance 1e-05, but 125"):
         kernel_flow(linear, kernel, START, horizon=500.0, num_records=4)
     flow = kernel_flow(linear, kernel, START, horizon=500.0, num_records=4, allow_partial=True)
     assert (len(flow.times), flow.converged) == (1, False)
