@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from repsim_jax.errors import BadArrayError, UnknownNameError
-from repsim_jax.theory import Recipe, advise, contrastive_pca, pair_contrast, random_features
+from repsim_jax.theory import Recipe, advise, contrastive_pca, learners, pair_contrast, random_features
 from repsim_jax.theory.learners import Split, fitted, makers
 from repsim_jax.theory.pca import procrustes_error
 from repsim_jax.theory.probes import Embedded, ridge_probe, scores
@@ -291,3 +291,12 @@ def test_where_views_share_the_product_of_two_of_forty_features_the_network_pays
     unlabeled = advise(jax.random.key(0), x, views=views)
     assert unlabeled.verdict == "undecided", unlabeled.reason
     assert "no learner is better than chance" in unlabeled.reason
+
+
+def test_a_flow_that_cannot_go_on_is_followed_as_far_as_it_goes():
+    start = GENERATOR.normal(size=(8, 2)).astype(np.float32)
+    short = Recipe(num_components=2, num_features=16, horizon=1.0)
+    whole, stuck = learners._flow(np.eye(8), start, short), learners._flow(1e9 * np.eye(8), start, short)
+    assert whole is not None
+    np.testing.assert_allclose(whole.times[-1], 1.0)
+    assert stuck is None or stuck.times[-1] < 1.0
