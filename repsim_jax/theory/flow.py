@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from repsim_jax.errors import MissingPackageError
+from repsim_jax.theory.integrator import load_diffrax
 from repsim_jax.theory.networks import Network, Params, apply, tangent_kernel
 from repsim_jax.theory.objectives import Objective
 
@@ -76,7 +76,7 @@ def gradient_flow(
     Raises:
         MissingPackageError: If diffrax is not installed.
     """
-    diffrax = _diffrax()
+    diffrax = load_diffrax()
     start = tangent_kernel(params, x, network)
     norm, largest, weights = jnp.linalg.norm(start), jnp.abs(start).max(), jnp.sum(jnp.square(params[-1]))
 
@@ -121,11 +121,3 @@ def flow_error(coarse: Trajectory, fine: Trajectory, *, floor: float = 0.0) -> F
     """
     difference = jnp.abs(coarse.change - fine.change) / jnp.maximum(fine.change, floor)
     return jnp.where(jnp.isfinite(difference), difference, jnp.inf)
-
-
-def _diffrax() -> Any:
-    try:
-        import diffrax
-    except ImportError as error:
-        raise MissingPackageError.of("diffrax", "to integrate gradient flow", "theory") from error
-    return diffrax

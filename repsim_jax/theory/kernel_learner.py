@@ -11,9 +11,10 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from repsim_jax._compat import is_traced
-from repsim_jax.errors import BadArrayError, DivergedError, MissingPackageError, RepsimError, UnknownNameError
+from repsim_jax.errors import BadArrayError, DivergedError, RepsimError, UnknownNameError
 from repsim_jax.linalg import unit_rows
 from repsim_jax.losses import barlow_twins, spectral_contrastive, supervised_contrastive, vicreg
+from repsim_jax.theory.integrator import load_diffrax
 
 PairLoss = Literal["linear", "nt_xent", "spectral", "barlow_twins", "vicreg"]
 # The error of an integration is measured against one with ten times its tolerance.
@@ -196,7 +197,7 @@ def _integrate(
     objective: Callable[[jax.Array], jax.Array], kernel: jax.Array, start: jax.Array, horizon: float, tolerance: float,
     *, num_records: int, max_steps: int,
 ) -> _Integrated:  # fmt: skip
-    diffrax = _diffrax()
+    diffrax = load_diffrax()
 
     def slope(_: Any, state: tuple[jax.Array, jax.Array], __: None) -> tuple[jax.Array, jax.Array]:
         by_outputs = jax.grad(objective)(state[0])
@@ -221,14 +222,6 @@ def _integrate(
     reached = jnp.isfinite(outputs).all((1, 2))
     losses = jax.lax.map(objective, outputs)
     return _Integrated(times, outputs, losses, coefficients, solution.stats["num_accepted_steps"], reached)
-
-
-def _diffrax() -> Any:
-    try:
-        import diffrax
-    except ImportError as error:
-        raise MissingPackageError.of("diffrax", "to integrate gradient flow", "theory") from error
-    return diffrax
 
 
 def _checked(

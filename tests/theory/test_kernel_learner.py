@@ -62,7 +62,8 @@ def test_a_wide_network_under_gradient_flow_follows_its_kernel_and_the_wider_the
     for width in (256, 16384):
         network = Network(width, num_outputs=4)
         params = init(jax.random.key(0), network, 5)
-        trained = gradient_flow(params, jnp.asarray(X, jnp.float32), network=network, objective=objective, horizon=2.0)
+        x, times = jnp.asarray(X, jnp.float32), jnp.linspace(0.1, 2.0, 20)
+        trained = gradient_flow(params, x, times, network=network, objectives=(objective,))
         start = apply(params, jnp.asarray(X, jnp.float32), network)
         flow = kernel_flow(objective, wide(X).ntk, start, horizon=2.0)
         errors.append(relative_error(flow.outputs[-1], trained.outputs[-1]))
