@@ -1,5 +1,6 @@
 """What does training do to the kernel? Gradient flow with controlled error, and the tangent kernel along the way."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -9,7 +10,6 @@ from jaxtyping import Array, Bool, Float, Int
 
 from repsim_jax.theory.integrator import load_diffrax
 from repsim_jax.theory.networks import Network, Params, apply, tangent_kernel
-from repsim_jax.theory.objectives import Objective
 
 # Weights that have moved as far as the output weights are long have left the linear regime for good: to follow them
 # further costs more and more steps, and says nothing.
@@ -51,7 +51,7 @@ def gradient_flow(
     times: Float[Array, " t"],
     *,
     network: Network,
-    objectives: tuple[Objective, ...],
+    objectives: tuple[Callable[[Float[Array, "n k"]], Float[Array, ""]], ...],
     which: int | Int[Array, ""] = 0,
     tolerance: float | Float[Array, ""] = 1e-4,
     most_steps: int = MOST_STEPS,
@@ -65,7 +65,7 @@ def gradient_flow(
         x: Inputs: anchors, positives and negatives, one after the other.
         times: When to look, rising, positive.
         network: What is trained.
-        objectives: Losses that one program serves.
+        objectives: Losses of all embeddings that one program serves, such as ``Objective``; hashable.
         which: Number of the loss that is followed.
         tolerance: Error that a step may make, relative to the weights; traced.
         most_steps: Where to give up.
