@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from repsim_jax.activations.durable import replace_file, write_all, writing
 from repsim_jax.activations.manifest import FileSum, check_format, checked_count, file_sums, seal, unseal
+from repsim_jax.durable import replace_file, write_all, writing
 from repsim_jax.errors import CorruptFileError
 
 JOURNAL_FILE = "journal.jsonl"

@@ -17,7 +17,6 @@ import numpy as np
 
 import repsim_jax
 from repsim_jax.activations.chunks import ARRAY_FILE, DTYPES, array_description, chunk_file, encode
-from repsim_jax.activations.durable import lock_folder, replace_file, sync_folder, write_file, writing
 from repsim_jax.activations.incoming import cast, checked_ids, checked_layers
 from repsim_jax.activations.journal import JOURNAL_FILE, Journal, Progress
 from repsim_jax.activations.manifest import (
@@ -31,6 +30,7 @@ from repsim_jax.activations.manifest import (
 )
 from repsim_jax.activations.reader import Store, open_store
 from repsim_jax.activations.resume import begin_or_resume, sweep
+from repsim_jax.durable import lock_folder, replace_file, sync_folder, write_file, writing
 from repsim_jax.errors import BadArrayError, RepsimError, StoreMismatchError
 
 

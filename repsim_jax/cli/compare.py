@@ -275,7 +275,7 @@ def _provenance(inputs: tuple[str, str], examples: Examples, sides: "list[Layers
 
 
 def _write_csv(comparison: "Comparison", path: Path) -> None:
-    from repsim_jax.activations.durable import replace_file
+    from repsim_jax.durable import replace_file
     from repsim_jax.report import to_csv
 
     path.parent.mkdir(parents=True, exist_ok=True)

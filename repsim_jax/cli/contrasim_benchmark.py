@@ -243,8 +243,8 @@ def _write(
 ) -> None:
     import json
 
-    from repsim_jax.activations.durable import replace_file
     from repsim_jax.cli.provenance import provenance
+    from repsim_jax.durable import replace_file
 
     lines = [one.to_json() for one in standings]
     document = {"benchmark": f"contrasim {name}", **provenance(), "settings": settings, "standings": lines}

@@ -13,7 +13,7 @@ def check_writable(out: Path) -> None:
     Raises:
         FileError: If it is a file, or cannot be made or written; NoSpaceError if the disk is full.
     """
-    from repsim_jax.activations.durable import writing
+    from repsim_jax.durable import writing
     from repsim_jax.errors import FileError
 
     there = next(one for one in (out, *out.absolute().parents) if one.exists())

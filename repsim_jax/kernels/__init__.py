@@ -18,6 +18,10 @@ if TYPE_CHECKING:
         relative_change,
         spectrum,
     )
+    from repsim_jax.kernels.costs import (
+        Cost,
+        ntk_cost,
+    )
     from repsim_jax.kernels.empirical import (
         ntk,
         ntk_by_layer,
@@ -44,6 +48,7 @@ if TYPE_CHECKING:
     )
 
 _HOME = {
+    "Cost": "costs",
     "EffectiveRank": "change",
     "EigenPairs": "operators",
     "KernelChange": "motion",
@@ -61,6 +66,7 @@ _HOME = {
     "ntk": "empirical",
     "ntk_by_layer": "empirical",
     "ntk_change": "motion",
+    "ntk_cost": "costs",
     "ntk_diagonal": "empirical",
     "ntk_eigenpairs": "operators",
     "ntk_sketch": "operators",
@@ -72,6 +78,7 @@ _HOME = {
     "spectrum": "change",
 }
 __all__ = [
+    "Cost",
     "EffectiveRank",
     "EigenPairs",
     "KernelChange",
@@ -89,6 +96,7 @@ __all__ = [
     "ntk",
     "ntk_by_layer",
     "ntk_change",
+    "ntk_cost",
     "ntk_diagonal",
     "ntk_eigenpairs",
     "ntk_sketch",

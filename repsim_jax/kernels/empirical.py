@@ -21,7 +21,7 @@ from repsim_jax.kernels.models import Model, as_model, leaves_of
 from repsim_jax.kernels.tangents import Plan, Tangents, diagonal_gram, full_gram, plan, tangents, traced_gram
 from repsim_jax.linalg import precise_jit
 
-Outputs = Literal["trace", "full", "sum"]
+Outputs = Literal["trace", "full", "sum"] | int
 # What is held of the examples where the user names no block: enough for large products, small beside any memory.
 _HELD_BYTES = 2**30
 
@@ -36,6 +36,7 @@ def ntk(
     block: int | None = None,
     output_block: int | None = None,
     mesh: jax.sharding.Mesh | None = None,
+    params_filter: str | None = None,
 ) -> Float[Array, "n *outputs_and_m"]:
     r"""The empirical neural tangent kernel, :math:`\Theta_{op}(x, x') = \langle \nabla f_o(x), \nabla f_p(x') \rangle`.
 
@@ -49,20 +50,23 @@ def ntk(
         x: Inputs (n, ...), of any dtype.
         y: Inputs (m, ...) of the columns; None for those of the rows: only half of the kernel is then computed.
         outputs: "trace", the mean over the outputs, :math:`\frac{1}{o} \sum_o \Theta_{oo}`; "full", all pairs of
-            outputs; "sum", the kernel of :math:`\sum_o f_o / \sqrt{o}` (pseudo-NTK), which costs what one output costs.
+            outputs; "sum", the kernel of :math:`\sum_o f_o / \sqrt{o}` (pseudo-NTK), which costs what one output costs;
+            a number, the kernel of that output alone, counted along the flattened outputs.
         block: Examples whose tangents are held at once, on each side; more is faster. None holds up to 1 GiB.
         output_block: Outputs that are differentiated at once ("trace" only): memory falls, the number stays. None: all.
         mesh: Devices over which the rows are spread, whatever its axes; each holds the tangents of its rows, and
             those of one block of columns.
+        params_filter: Regular expression; only the parameters in whose path ("block_0/convolution/kernel") it is found
+            take part. None: all.
 
     Returns:
-        (n, m) for "trace" and "sum"; (n, o, m, o) for "full". At least float32.
+        (n, m); (n, o, m, o) for "full". At least float32.
 
     Raises:
         BadArrayError: If inputs are empty, of different shapes, NaN or infinite, if a block is not positive, or if the
             model mixes examples (as BatchNorm does in training).
-        UnknownNameError: If there are no such ``outputs``.
-        RepsimError: If the model is of no known kind, or its parameters are missing.
+        UnknownNameError: If there are no such ``outputs``, or the filter matches no parameter.
+        RepsimError: If the model is of no known kind, its parameters are missing, or the filter is malformed.
 
     Source:
         Jacot et al. 2018, section 4; pseudo-NTK: Mohamadi, Bae and Sutherland 2023 (arXiv 2206.12543), equation 4.
@@ -75,8 +79,8 @@ def ntk(
     >>> ntk(lambda w, x: x @ w, jnp.ones((2, 1)), x).tolist()
     [[5.0, 11.0], [11.0, 25.0]]
     """
-    kernels = _entered(model, params, x, y, outputs, block, output_block, mesh, by_layer=False)
-    return kernels[""]
+    parts = as_model(model, params, params_filter)
+    return _entered(parts, x, y, outputs, block, output_block, mesh, by_layer=False)[""]
 
 
 def ntk_by_layer(
@@ -89,6 +93,7 @@ def ntk_by_layer(
     block: int | None = None,
     output_block: int | None = None,
     mesh: jax.sharding.Mesh | None = None,
+    params_filter: str | None = None,
 ) -> dict[str, Array]:
     r"""The part of each layer in the tangent kernel, :math:`\Theta = \sum_l \Theta_l`.
 
@@ -101,6 +106,7 @@ def ntk_by_layer(
         block: As in ``ntk``.
         output_block: As in ``ntk``.
         mesh: As in ``ntk``.
+        params_filter: As in ``ntk``.
 
     Returns:
         Kernels by layer ("block_0/convolution"), in the order of the parameters; their sum is ``ntk``.
@@ -110,10 +116,13 @@ def ntk_by_layer(
         UnknownNameError: As ``ntk``.
         RepsimError: As ``ntk``.
     """
-    return _entered(model, params, x, y, outputs, block, output_block, mesh, by_layer=True)
+    parts = as_model(model, params, params_filter)
+    return _entered(parts, x, y, outputs, block, output_block, mesh, by_layer=True)
 
 
-def ntk_diagonal(model: Any, params: Any, x: Any, *, block: int | None = None) -> Float[Array, " n"]:
+def ntk_diagonal(
+    model: Any, params: Any, x: Any, *, block: int | None = None, params_filter: str | None = None
+) -> Float[Array, " n"]:
     r"""Mean squared gradient of the outputs at each example, :math:`\frac{1}{o} \sum_o \|\nabla f_o(x_i)\|^2`.
 
     Args:
@@ -121,22 +130,24 @@ def ntk_diagonal(model: Any, params: Any, x: Any, *, block: int | None = None) -
         params: As in ``ntk``.
         x: As in ``ntk``.
         block: Examples whose tangents are held at once; None holds up to 1 GiB.
+        params_filter: As in ``ntk``.
 
     Returns:
         The diagonal of ``ntk``.
 
     Raises:
         BadArrayError: As ``ntk``.
+        UnknownNameError: If the filter matches no parameter.
         RepsimError: As ``ntk``.
     """
-    parts = as_model(model, params)
+    parts = as_model(model, params, params_filter)
     x, _ = checked_inputs("ntk_diagonal", parts, x, None)
     checked_blocks("ntk_diagonal", block=block)
     return _diagonal(parts.apply, parts.params, parts.rest, x, block=block)
 
 
 def _entered(
-    model: Any, params: Any, x: Any, y: Any, outputs: str, block: int | None, output_block: int | None, mesh: Any,
+    parts: Model, x: Any, y: Any, outputs: str | int, block: int | None, output_block: int | None, mesh: Any,
     *, by_layer: bool,
 ) -> dict[str, Array]:  # fmt: skip
     """Checks once, at the door, and computes."""
@@ -144,8 +155,7 @@ def _entered(
     checked_blocks("ntk", block=block, output_block=output_block)
     if output_block is not None and outputs != "trace":
         raise BadArrayError(f"ntk sums over blocks of outputs for outputs='trace' only, got outputs={outputs!r}.")
-    parts = as_model(model, params)
-    x, y = checked_inputs("ntk", parts, x, y)
+    x, y = checked_inputs("ntk", parts, x, y, outputs=outputs)
     return _kernels(
         parts.apply, parts.params, parts.rest, x, y,
         outputs=outputs, block=block, output_block=output_block, mesh=mesh, by_layer=by_layer,
@@ -170,7 +180,7 @@ class Prepared(NamedTuple):
     chunks: Float[Array, "e c o"]
 
 
-def prepared(parts: Model, x: Array, *, outputs: str, output_block: int | None, by_layer: bool) -> Prepared:
+def prepared(parts: Model, x: Array, *, outputs: str | int, output_block: int | None, by_layer: bool) -> Prepared:
     """Plans the kernel of a function.
 
     Args:
@@ -207,10 +217,12 @@ def _sum(parts: Iterable[Array]) -> Array:
     return functools.reduce(operator.add, parts)
 
 
-def _chunks(outputs: str, o: int, output_block: int | None) -> Array:
+def _chunks(outputs: str | int, o: int, output_block: int | None) -> Array:
     """Combinations of outputs, scaled so that their kernels sum to the one asked for; rows of zeros fill the last."""
     if outputs == "sum":
         return jnp.full((1, 1, o), 1 / math.sqrt(o))
+    if not isinstance(outputs, str):
+        return jnp.eye(o)[outputs].reshape(1, 1, o)
     size = min(output_block or o, o)
     rows = jnp.eye(-(-o // size) * size, o)
     return rows.reshape(-1, size, o) / (1 if outputs == "full" else math.sqrt(o))
@@ -219,7 +231,7 @@ def _chunks(outputs: str, o: int, output_block: int | None) -> Array:
 @precise_jit(static_argnames=("apply", "outputs", "block", "output_block", "mesh", "by_layer"))
 def _kernels(
     apply: Any, params: Any, rest: Any, x: Array, y: Array | None,
-    *, outputs: str, block: int | None, output_block: int | None, mesh: Any, by_layer: bool,
+    *, outputs: str | int, block: int | None, output_block: int | None, mesh: Any, by_layer: bool,
 ) -> dict[str, Array]:  # fmt: skip
     ready = prepared(Model(apply, params, rest), x, outputs=outputs, output_block=output_block, by_layer=by_layer)
     features, gram, chunks = ready.features, ready.gram, ready.chunks
@@ -232,16 +244,40 @@ def _kernels(
     return blocks.streamed_gram(features, gram, x, y, chunks, block=size)
 
 
-def _block_that_fits(ready: Prepared, x: Array, *, sides: int) -> int:
-    """All examples where their tangents, and what these are made from, fit; half as many as fit, otherwise."""
-    chunk = ready.chunks[0]
-    one = jax.eval_shape(ready.features, jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), chunk)
-    numbers = sum(leaf.size for leaf in jax.tree.leaves(one))
-    for site, _, scans in ready.made.sites.values():  # what came in and back at all positions, on the way to these
+def held_numbers(ready: Prepared, x: Array) -> int:
+    """How many numbers the tangents of one example are.
+
+    Args:
+        ready: The plan.
+        x: Examples, for the shape of one.
+
+    Returns:
+        A count.
+    """
+    one = jax.eval_shape(ready.features, jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), ready.chunks[0])
+    return sum(leaf.size for leaf in jax.tree.leaves(one))
+
+
+def passing_numbers(ready: Prepared) -> int:
+    """What came in and back at all positions for one example, on the way to its tangents.
+
+    Args:
+        ready: The plan.
+
+    Returns:
+        A count.
+    """
+    numbers = 0
+    for site, _, scans in ready.made.sites.values():
         outputs, width = math.prod(site.output_shape), max(1, site.num_outputs())
         inputs = outputs // width * (math.prod(site.weight_shape) // width)
-        numbers += math.prod(scans) * (inputs + len(chunk) * outputs)
-    fits = _HELD_BYTES // (4 * max(1, numbers))
+        numbers += math.prod(scans) * (inputs + ready.chunks.shape[1] * outputs)
+    return numbers
+
+
+def _block_that_fits(ready: Prepared, x: Array, *, sides: int) -> int:
+    """All examples where their tangents, and what these are made from, fit; half as many as fit, otherwise."""
+    fits = _HELD_BYTES // (4 * max(1, held_numbers(ready, x) + passing_numbers(ready)))
     return max(1, fits if sides * len(x) <= fits else fits // 2)
 
 

@@ -1,5 +1,6 @@
 """Is what came to a kernel something that has one? Checked once, at the door."""
 
+import math
 from typing import Any
 
 import jax
@@ -18,17 +19,31 @@ _PROBED = 4
 _MIXED = {2: 0.2, 4: 1e-2, 8: 1e-6}
 
 
-def checked_outputs(outputs: str) -> None:
+def checked_outputs(outputs: str | int) -> None:
     """Refuses layouts that do not exist.
 
     Args:
-        outputs: "trace", "full" or "sum".
+        outputs: "trace", "full", "sum", or the number of one output.
 
     Raises:
         UnknownNameError: If it is another one.
     """
+    if is_number(outputs):
+        return
     if outputs not in OUTPUTS:
         raise UnknownNameError.of("outputs", str(outputs), OUTPUTS)
+
+
+def is_number(outputs: str | int) -> bool:
+    """Tells the number of one output from the layouts of all.
+
+    Args:
+        outputs: As in ``ntk``.
+
+    Returns:
+        True for integers, of which none is a bool.
+    """
+    return isinstance(outputs, int | np.integer) and not isinstance(outputs, bool)
 
 
 def checked_blocks(operation: str, **sizes: int | None) -> None:
@@ -46,7 +61,9 @@ def checked_blocks(operation: str, **sizes: int | None) -> None:
             raise BadArrayError(f"{operation} needs a positive integer {name}, or None, got {size!r}.")
 
 
-def checked_inputs(operation: str, model: Model, x: Any, y: Any) -> tuple[jax.Array, jax.Array | None]:
+def checked_inputs(
+    operation: str, model: Model, x: Any, y: Any, *, outputs: str | int = "trace"
+) -> tuple[jax.Array, jax.Array | None]:
     """Checks examples and parameters, and that the model treats each example by itself.
 
     Args:
@@ -54,12 +71,14 @@ def checked_inputs(operation: str, model: Model, x: Any, y: Any) -> tuple[jax.Ar
         model: The model.
         x: Inputs of the rows.
         y: Inputs of the columns, or None.
+        outputs: As in ``ntk``.
 
     Returns:
         Both as arrays.
 
     Raises:
-        BadArrayError: If something is empty, NaN, infinite or of another shape, or the model mixes examples.
+        BadArrayError: If something is empty, NaN, infinite or of another shape, the model mixes examples, or has no
+            output of that number.
     """
     x = _examples(operation, "x", x)
     y = None if y is None else _examples(operation, "y", y)
@@ -70,7 +89,7 @@ def checked_inputs(operation: str, model: Model, x: Any, y: Any) -> tuple[jax.Ar
     finite = [jnp.isfinite(w).all() for w in jax.tree.leaves(model.params) if jnp.issubdtype(w.dtype, jnp.inexact)]
     if any(not is_traced(one) and not bool(one) for one in finite):
         raise BadArrayError(f"{operation}: parameters hold NaN or infinity; train the model anew or load it again.")
-    _check_outputs(operation, model, x)
+    _check_outputs(operation, model, x, outputs)
     return x, y
 
 
@@ -85,15 +104,18 @@ def _examples(operation: str, name: str, x: Any) -> jax.Array:
     return x
 
 
-def _check_outputs(operation: str, model: Model, x: jax.Array) -> None:
+def _check_outputs(operation: str, model: Model, x: jax.Array, outputs: str | int) -> None:
     rows = x[: min(_PROBED, len(x))]
-    outputs = jax.eval_shape(model.apply, model.params, model.rest, rows)
-    shape, dtype = getattr(outputs, "shape", None), getattr(outputs, "dtype", jnp.int32)
+    given = jax.eval_shape(model.apply, model.params, model.rest, rows)
+    shape, dtype = getattr(given, "shape", None), getattr(given, "dtype", jnp.int32)
     if not shape or shape[0] != len(rows) or 0 in shape or not jnp.issubdtype(dtype, jnp.floating):
         raise BadArrayError(
             f"{operation} needs a model from (n, ...) to floating-point outputs (n, ...), for any n; "
-            f"{len(rows)} examples gave {outputs}."
+            f"{len(rows)} examples gave {given}."
         )
+    count = math.prod(shape[1:])
+    if is_number(outputs) and not 0 <= int(outputs) < count:
+        raise BadArrayError(f"{operation}: outputs={outputs} is none of the {count} outputs, 0 to {count - 1}.")
     if any(map(is_traced, (x, *jax.tree.leaves((model.params, model.rest))))):
         return
     difference, largest = map(float, _mixing(model.apply, model.params, model.rest, rows))

@@ -1,6 +1,6 @@
 """How does a model of any kind become a function of its parameters, hashable, so that it is compiled once?"""
 
-import inspect
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
@@ -8,13 +8,8 @@ from typing import Any, NamedTuple, cast
 import jax
 import jax.numpy as jnp
 
-from repsim_jax.errors import BadArrayError, RepsimError
-
-# The names that flax's own examples and layers give the switches between training and inference.
-_AT_INFERENCE = {"train": False, "training": False, "is_training": False} | {
-    "deterministic": True,
-    "use_running_average": True,
-}
+from repsim_jax.errors import BadArrayError, RepsimError, UnknownNameError
+from repsim_jax.inference import inference_arguments
 
 
 @dataclass(frozen=True)
@@ -81,6 +76,30 @@ class Linen:
         return self.module.apply({"params": params, **rest}, x, **dict(self.switches))
 
 
+@dataclass(frozen=True)
+class Selected:
+    """A model of which only some parameters take part."""
+
+    apply: Callable[[Any, Any, jax.Array], jax.Array]
+    tree: Any
+    names: tuple[str | None, ...]
+
+    def __call__(self, params: Any, rest: Any, x: jax.Array) -> jax.Array:
+        """Puts all parameters together and applies the model.
+
+        Args:
+            params: Those that take part, by path.
+            rest: The others, in their order, and the other state of the model.
+            x: Inputs.
+
+        Returns:
+            Outputs.
+        """
+        others = iter(rest[0])
+        leaves = [next(others) if name is None else params[name] for name in self.names]
+        return self.apply(jax.tree_util.tree_unflatten(self.tree, leaves), rest[1], x)
+
+
 class Model(NamedTuple):
     """A function of parameters, in three parts.
 
@@ -95,7 +114,7 @@ class Model(NamedTuple):
     rest: Any
 
 
-def as_model(model: Any, params: Any = None) -> Model:
+def as_model(model: Any, params: Any = None, params_filter: str | None = None) -> Model:
     """Takes a model of any kind apart.
 
     Modules are read in evaluation mode: nnx modules as a copy of which ``eval()`` was called, and the switches
@@ -106,13 +125,39 @@ def as_model(model: Any, params: Any = None) -> Model:
         model: A ``flax.nnx`` module, a ``flax.linen`` module, or a function ``apply_fn(params, x)``.
         params: For a linen module what ``init`` returned; for a function its parameters, any pytree; for an nnx module
             None, or parameters (``nnx.state(module, nnx.Param)``) to use in place of its own.
+        params_filter: Regular expression; the parameters in whose path ("block_0/convolution/kernel") it is found take
+            part, and the others stay as they are. None: all.
 
     Returns:
         The parts.
 
     Raises:
-        RepsimError: If it is none of these, or the parameters are missing.
+        RepsimError: If it is none of these, the parameters are missing, or the filter is no regular expression.
+        UnknownNameError: If the filter is found in no path.
     """
+    parts = _whole(model, params)
+    return parts if params_filter is None else _selected(parts, params_filter)
+
+
+def _selected(parts: Model, params_filter: str) -> Model:
+    try:
+        pattern = re.compile(params_filter)
+    except (re.error, TypeError) as error:
+        raise RepsimError(
+            f"params_filter is no regular expression: {params_filter!r} ({error}). "
+            "Pass one that is found in the paths of parameters, such as 'block_0/' or 'kernel$'."
+        ) from error
+    flat, tree = jax.tree_util.tree_flatten_with_path(parts.params)
+    paths = [_name(path) for path, _ in flat]
+    names = tuple(path if pattern.search(path) else None for path in paths)
+    if not any(names):
+        raise UnknownNameError.of("parameter matching", params_filter, paths)
+    chosen = {name: leaf for name, (_, leaf) in zip(names, flat, strict=True) if name is not None}
+    others = tuple(leaf for name, (_, leaf) in zip(names, flat, strict=True) if name is None)
+    return Model(Selected(parts.apply, tree, names), chosen, (others, parts.rest))
+
+
+def _whole(model: Any, params: Any) -> Model:
     kind = {f"{base.__module__}.{base.__name__}" for base in type(model).__mro__}
     if any(name.startswith("flax.nnx") and name.endswith(".Module") for name in kind):
         return _nnx_model(model, params)
@@ -138,11 +183,7 @@ def _nnx_model(model: Any, params: Any) -> Model:
 
 
 def _switches(model: Any) -> tuple[tuple[str, bool], ...]:
-    try:
-        taken = inspect.signature(type(model).__call__).parameters
-    except (TypeError, ValueError):  # a callable written in C has no signature
-        return ()
-    return tuple((name, value) for name, value in _AT_INFERENCE.items() if name in taken)
+    return tuple(inference_arguments(type(model).__call__).items())
 
 
 class Leaves(NamedTuple):

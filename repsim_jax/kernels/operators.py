@@ -46,7 +46,14 @@ class EigenPairs(NamedTuple):
 
 
 def ntk_vector_product(
-    model: Any, params: Any, x: Any, v: Any, *, outputs: str = "full", block: int | None = None
+    model: Any,
+    params: Any,
+    x: Any,
+    v: Any,
+    *,
+    outputs: str | int = "full",
+    block: int | None = None,
+    params_filter: str | None = None,
 ) -> Float[Array, "*shape"]:
     r"""The tangent kernel times a vector, :math:`\Theta v = J (J^T v)`, without the kernel and without J.
 
@@ -54,16 +61,17 @@ def ntk_vector_product(
         model: As in ``ntk``.
         params: As in ``ntk``.
         x: Inputs (n, ...).
-        v: (n, o) for ``outputs="full"``; (n,) for "trace" and "sum".
+        v: (n, o) for ``outputs="full"``; (n,) for all others.
         outputs: As in ``ntk``; "trace" costs o products.
         block: Examples that are differentiated at once. None: all.
+        params_filter: As in ``ntk``.
 
     Returns:
         An array of the shape of ``v``.
 
     Raises:
         BadArrayError: As ``ntk``, and if ``v`` has another shape or holds NaN.
-        UnknownNameError: If there are no such ``outputs``.
+        UnknownNameError: As ``ntk``.
         RepsimError: As ``ntk``.
 
     Source:
@@ -71,8 +79,8 @@ def ntk_vector_product(
     """
     checked_outputs(outputs)
     checked_blocks("ntk_vector_product", block=block)
-    parts = as_model(model, params)
-    x, _ = checked_inputs("ntk_vector_product", parts, x, None)
+    parts = as_model(model, params, params_filter)
+    x, _ = checked_inputs("ntk_vector_product", parts, x, None, outputs=outputs)
     v = jnp.asarray(v)
     expected = (len(x), _num_outputs(parts, x)) if outputs == "full" else (len(x),)
     if v.shape != expected:
@@ -82,7 +90,10 @@ def ntk_vector_product(
     return _product(parts.apply, parts.params, parts.rest, x, v, outputs=outputs, block=block)
 
 
-def ntk_sketch(key: Array, model: Any, params: Any, x: Any, *, num_draws: int, outputs: str = "trace") -> Sketch:
+def ntk_sketch(
+    key: Array, model: Any, params: Any, x: Any, *, num_draws: int, outputs: str | int = "trace",
+    params_filter: str | None = None,
+) -> Sketch:  # fmt: skip
     r"""Estimates the tangent kernel from random directions, :math:`\frac{1}{k} \sum_r (J r)(J r)^T`, r = ±1.
 
     Each draw is one forward derivative: neither J nor a projection matrix is held. The variance of an entry falls like
@@ -95,13 +106,14 @@ def ntk_sketch(key: Array, model: Any, params: Any, x: Any, *, num_draws: int, o
         x: Inputs (n, ...).
         num_draws: Directions k, at least 2.
         outputs: As in ``ntk``.
+        params_filter: As in ``ntk``.
 
     Returns:
         The estimate and its standard error.
 
     Raises:
         BadArrayError: As ``ntk``, and for fewer than two draws.
-        UnknownNameError: If there are no such ``outputs``.
+        UnknownNameError: As ``ntk``.
         RepsimError: As ``ntk``.
 
     Source:
@@ -110,14 +122,14 @@ def ntk_sketch(key: Array, model: Any, params: Any, x: Any, *, num_draws: int, o
     checked_outputs(outputs)
     if num_draws < 2:
         raise BadArrayError(f"ntk_sketch needs num_draws >= 2 to tell its error, got {num_draws}.")
-    parts = as_model(model, params)
-    x, _ = checked_inputs("ntk_sketch", parts, x, None)
+    parts = as_model(model, params, params_filter)
+    x, _ = checked_inputs("ntk_sketch", parts, x, None, outputs=outputs)
     return _sketch(key, parts.apply, parts.params, parts.rest, x, num_draws=num_draws, outputs=outputs)
 
 
 def ntk_eigenpairs(
-    key: Array, model: Any, params: Any, x: Any, *, num: int, outputs: str = "trace", block: int | None = None,
-    max_steps: int = 100,
+    key: Array, model: Any, params: Any, x: Any, *, num: int, outputs: str | int = "trace",
+    block: int | None = None, max_steps: int = 100, params_filter: str | None = None,
 ) -> EigenPairs:  # fmt: skip
     """The largest eigenvalues of the tangent kernel and their vectors, from products with vectors alone.
 
@@ -130,13 +142,14 @@ def ntk_eigenpairs(
         outputs: As in ``ntk``.
         block: As in ``ntk_vector_product``.
         max_steps: Iterations at most.
+        params_filter: As in ``ntk``.
 
     Returns:
         The pairs, with residuals that tell whether they converged.
 
     Raises:
         BadArrayError: As ``ntk``, and for a ``num`` that is too large or not positive.
-        UnknownNameError: If there are no such ``outputs``.
+        UnknownNameError: As ``ntk``.
         RepsimError: As ``ntk``.
 
     Source:
@@ -144,8 +157,8 @@ def ntk_eigenpairs(
     """
     checked_outputs(outputs)
     checked_blocks("ntk_eigenpairs", block=block, num=num, max_steps=max_steps)
-    parts = as_model(model, params)
-    x, _ = checked_inputs("ntk_eigenpairs", parts, x, None)
+    parts = as_model(model, params, params_filter)
+    x, _ = checked_inputs("ntk_eigenpairs", parts, x, None, outputs=outputs)
     rows = len(x) * (_num_outputs(parts, x) if outputs == "full" else 1)
     if 5 * num >= rows:
         raise BadArrayError(
@@ -186,7 +199,7 @@ def _matrix_product(parts: Model, x: Array, v: Float[Array, "n o"], block: int |
     return jax.lax.map(lambda rows: push(rows, direction), rows).reshape(-1, v.shape[1])[: len(v)]
 
 
-def _times(parts: Model, x: Array, v: Array, outputs: str, block: int | None) -> Array:
+def _times(parts: Model, x: Array, v: Array, outputs: str | int, block: int | None) -> Array:
     """The kernel of any layout times a vector."""
     if outputs == "full":
         return _matrix_product(parts, x, v, block)
@@ -195,19 +208,21 @@ def _times(parts: Model, x: Array, v: Array, outputs: str, block: int | None) ->
         spread = jnp.broadcast_to(v[:, None], (len(v), o))
         return _matrix_product(parts, x, spread, block).sum(1) / o
     eye = jnp.eye(o, dtype=v.dtype)
+    if not isinstance(outputs, str):
+        return _matrix_product(parts, x, v[:, None] * eye[outputs], block) @ eye[outputs]
     parts_of_trace = jax.lax.map(lambda e: _matrix_product(parts, x, v[:, None] * e, block) @ e, eye)
     return parts_of_trace.sum(0) / o
 
 
 @precise_jit(static_argnames=("apply", "outputs", "block"))
 def _product(
-    apply: Any, params: Any, rest: Any, x: Array, v: Array, *, outputs: str, block: int | None
+    apply: Any, params: Any, rest: Any, x: Array, v: Array, *, outputs: str | int, block: int | None
 ) -> Float[Array, "*shape"]:
     return _times(Model(apply, params, rest), x, v, outputs, block)
 
 
 @precise_jit(static_argnames=("apply", "num_draws", "outputs"))
-def _sketch(key: Array, apply: Any, params: Any, rest: Any, x: Array, *, num_draws: int, outputs: str) -> Sketch:
+def _sketch(key: Array, apply: Any, params: Any, rest: Any, x: Array, *, num_draws: int, outputs: str | int) -> Sketch:
     leaves = leaves_of(params)
 
     def forward(arrays: list[Array]) -> Array:
@@ -220,6 +235,8 @@ def _sketch(key: Array, apply: Any, params: Any, rest: Any, x: Array, *, num_dra
         moved = moved.astype(jnp.promote_types(moved.dtype, jnp.float32))
         if outputs == "full":
             return jnp.einsum("no,mp->nomp", moved, moved)
+        if not isinstance(outputs, str):
+            return jnp.outer(moved[:, outputs], moved[:, outputs])
         rows = moved.sum(1, keepdims=True) if outputs == "sum" else moved
         return rows @ rows.T / moved.shape[1]
 
@@ -239,7 +256,7 @@ def _sketch(key: Array, apply: Any, params: Any, rest: Any, x: Array, *, num_dra
 @precise_jit(static_argnames=("apply", "num", "outputs", "block", "max_steps"))
 def _eigenpairs(
     key: Array, apply: Any, params: Any, rest: Any, x: Array,
-    *, num: int, outputs: str, block: int | None, max_steps: int,
+    *, num: int, outputs: str | int, block: int | None, max_steps: int,
 ) -> EigenPairs:  # fmt: skip
     parts = Model(apply, params, rest)
     shape = (len(x), _num_outputs(parts, x)) if outputs == "full" else (len(x),)

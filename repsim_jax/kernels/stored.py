@@ -12,8 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from repsim_jax.errors import CorruptFileError, FileError, StoreMismatchError
-from repsim_jax.kernels.empirical import prepared
+from repsim_jax.durable import lock_folder, replace_file, writing
+from repsim_jax.errors import CorruptFileError, StoreMismatchError
+from repsim_jax.kernels.blocks import in_blocks
+from repsim_jax.kernels.costs import MEMORY, checked_long, cost_of
+from repsim_jax.kernels.empirical import Prepared, prepared
 from repsim_jax.kernels.entrance import checked_blocks, checked_inputs
 from repsim_jax.kernels.models import Model, as_model, leaves_of
 from repsim_jax.linalg import precise_jit
@@ -29,15 +32,19 @@ class _Work(NamedTuple):
     Attributes:
         parts: The model.
         x: Its inputs.
+        outputs: As in ``ntk_to_file``.
         block: Rows of a strip, and columns of a tile.
-        output_block: Outputs that are differentiated at once.
+        columns: Of a tile whose tangents are held at once.
+        output_block: Outputs that are differentiated at once; None for all.
         num_chunks: How many times that makes.
     """
 
     parts: Model
     x: Array
+    outputs: str | int
     block: int
-    output_block: int
+    columns: int
+    output_block: int | None
     num_chunks: int
 
     def strips(self) -> list[tuple[int, int]]:
@@ -47,46 +54,62 @@ class _Work(NamedTuple):
 
 def ntk_to_file(
     model: Any, params: Any, x: Any, folder: str | os.PathLike[str],
-    *, block: int, output_block: int | None = None, on_progress: Callable[[int, int], None] | None = None,
+    *, outputs: str | int = "trace", block: int | None = None, memory: int = MEMORY, output_block: int | None = None,
+    params_filter: str | None = None, on_progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:  # fmt: skip
-    """Computes the traced tangent kernel (n, n) into a folder, and goes on where it was interrupted.
+    """Computes the tangent kernel (n, n) into a folder, and goes on where it was interrupted.
 
     The lower triangle is computed strip by strip of ``block`` rows, and mirrored. A strip counts once it is on the
-    disk; a later call with the same model, inputs and blocks computes those that are missing, and one with others is
-    refused. Memory holds the tangents of two blocks for ``output_block`` outputs, and one strip of the kernel.
+    disk; a later call with the same model and inputs computes those that are missing, and one with others is refused.
+    Memory holds the tangents of one strip and of some columns for ``output_block`` outputs, and the strip itself;
+    ``ntk_cost`` tells how much that is.
 
     Args:
         model: As in ``ntk``.
         params: As in ``ntk``.
         x: Inputs (n, ...).
-        folder: Where ``kernel.npy`` and its journal ``kernel.json`` are written; made where it is missing. One process
-            at a time may write there.
-        block: Rows per strip.
-        output_block: Outputs that are differentiated at once. None: all.
+        folder: Where ``kernel.npy`` and its journal ``kernel.json`` are written; made where it is missing.
+        outputs: "trace", "sum" or the number of one output, as in ``ntk``.
+        block: Rows per strip. None: those of the kernel that was begun in the folder, or as many as fit into
+            ``memory``; the tangents of a row are taken once, those of a column once per strip.
+        memory: Bytes for tangents and a strip of the kernel, beside the model, the inputs and JAX itself.
+        output_block: Outputs that are differentiated at once ("trace" only). None: all.
+        params_filter: As in ``ntk``.
         on_progress: Called with the tiles that are done and all of them, after each tile.
 
     Returns:
         The kernel, memory-mapped and read-only.
 
     Raises:
-        BadArrayError: As ``ntk``.
-        StoreMismatchError: If the folder holds a kernel of another model, other inputs or blocks.
+        BadArrayError: As ``ntk``, if ``outputs`` is "full", and if ``memory`` does not hold one example.
+        StoreMismatchError: If the folder holds a kernel of another model, other inputs or blocks, or another process
+            is writing there.
         CorruptFileError: If the journal cannot be read, or the kernel beside it is missing or of another shape.
+        NoSpaceError: If the disk has no room for the kernel.
         FileError: If the folder cannot be written.
+        UnknownNameError: As ``ntk``.
         RepsimError: As ``ntk``.
     """
-    checked_blocks("ntk_to_file", block=block, output_block=output_block)
-    parts = as_model(model, params)
-    x, _ = checked_inputs("ntk_to_file", parts, x, None)
-    outputs = np.asarray(parts.apply(parts.params, parts.rest, x[:1]), np.float64).ravel()
-    size = min(output_block or outputs.size, outputs.size)
-    work = _Work(parts, x, block, size, -(-outputs.size // size))
+    checked_long("ntk_to_file", outputs, output_block)
+    checked_blocks("ntk_to_file", block=block, memory=memory, output_block=output_block)
+    parts = as_model(model, params, params_filter)
+    x, _ = checked_inputs("ntk_to_file", parts, x, None, outputs=outputs)
     folder = Path(folder)
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        _compute(work, folder, _journal(work, folder, outputs), on_progress or (lambda *_: None))
-    except OSError as failure:
-        raise FileError(folder, f"cannot be written: {failure.strerror or failure}.") from failure
+    lock = lock_folder(folder)
+    try:
+        found = _found(folder)
+        cost = cost_of(
+            parts, x, outputs=outputs, block=block or (found or {}).get("block"), memory=memory,
+            output_block=output_block,
+        )  # fmt: skip
+        chunk = min(output_block or cost.num_outputs, cost.num_outputs) if outputs == "trace" else None
+        chunks = -(-cost.num_outputs // chunk) if chunk else 1
+        work = _Work(parts, x, outputs, cost.block, cost.columns, chunk, chunks)
+        _compute(work, folder, _journal(work, folder, found), on_progress or (lambda *_: None))
+    finally:
+        os.close(lock)
     return np.load(folder / KERNEL_FILE, mmap_mode="r")
 
 
@@ -96,7 +119,7 @@ def _compute(work: _Work, folder: Path, journal: dict[str, Any], on_progress: Ca
         kernel = np.load(path, mmap_mode="r+")
     else:
         dtype = jnp.promote_types(leaves_of(work.parts.params).arrays[0].dtype, jnp.float32)
-        kernel = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=(n, n))
+        kernel = _new_file(path, dtype, n)
     strips = work.strips()
     total = len(strips) * (len(strips) + 1) // 2
     for i, (start, end) in enumerate(strips):
@@ -106,14 +129,27 @@ def _compute(work: _Work, folder: Path, journal: dict[str, Any], on_progress: Ca
         strip = _strip(work, strips[: i + 1], lambda tiles, before=before: on_progress(before + tiles, total))
         kernel[start:end, :end] = strip
         kernel[:start, start:end] = strip[:, :start].T
-        kernel.flush()
-        _replace(folder / JOURNAL_FILE, {**journal, "done": i + 1})
+        with writing(path):
+            kernel.flush()
+        replace_file(folder / JOURNAL_FILE, json.dumps({**journal, "done": i + 1}).encode())
+
+
+def _new_file(path: Path, dtype: Any, n: int) -> np.memmap:
+    """An empty kernel whose room on the disk is taken: a full disk found later would kill the process."""
+    with writing(path):
+        kernel = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=(n, n))
+        if hasattr(os, "posix_fallocate"):
+            with path.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return kernel
 
 
 def _strip(work: _Work, strips: list[tuple[int, int]], on_tile: Callable[[int], None]) -> np.ndarray:
     """Rows of the last of the strips with the columns of all; tangents of the rows are taken once per chunk."""
     start, end = strips[-1]
-    static = {"apply": work.parts.apply, "output_block": work.output_block}
+    static = {
+        "apply": work.parts.apply, "outputs": work.outputs, "output_block": work.output_block, "columns": work.columns,
+    }  # fmt: skip
     state = (work.parts.params, work.parts.rest)
     found: list[np.ndarray | float] = [0.0] * len(strips)
     for chunk in range(work.num_chunks):
@@ -135,44 +171,74 @@ def _filled(rows: Array, block: int) -> Array:
     return rows[jnp.minimum(jnp.arange(block), len(rows) - 1)]
 
 
-@precise_jit(static_argnames=("apply", "output_block"))
-def _rows(params: Any, rest: Any, x: Array, chunk: Array | int, *, apply: Any, output_block: int) -> Any:
-    ready = prepared(Model(apply, params, rest), x, outputs="trace", output_block=output_block, by_layer=False)
-    return ready.features(x, ready.chunks[chunk])
+def _prepared(apply: Any, params: Any, rest: Any, x: Array, outputs: str | int, output_block: int | None) -> Prepared:
+    return prepared(Model(apply, params, rest), x, outputs=outputs, output_block=output_block, by_layer=False)
 
 
-@precise_jit(static_argnames=("apply", "output_block"))
-def _tile(params: Any, rest: Any, left: Any, x: Array, chunk: Array | int, *, apply: Any, output_block: int) -> Array:
-    ready = prepared(Model(apply, params, rest), x, outputs="trace", output_block=output_block, by_layer=False)
-    return ready.gram(left, ready.features(x, ready.chunks[chunk]))[""]
+@precise_jit(static_argnames=("apply", "outputs", "output_block", "columns"))
+def _rows(
+    params: Any, rest: Any, x: Array, chunk: Array | int,
+    *, apply: Any, outputs: str | int, output_block: int | None, columns: int,
+) -> Any:  # fmt: skip
+    """Tangents of some examples, taken few at a time: what is only on the way to them is small then.
+
+    Copies of the last example fill the last part; to cut them off would copy all tangents.
+    """
+    ready = _prepared(apply, params, rest, x, outputs, output_block)
+    parts = jax.lax.map(lambda rows: ready.features(rows, ready.chunks[chunk]), in_blocks(x, columns))
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), parts)
 
 
-def _journal(work: _Work, folder: Path, outputs: np.ndarray) -> dict[str, Any]:
-    """What is known of the kernel in the folder: strips that are done, none where there is none."""
-    here = {
-        "format": "repsim_jax tangent kernel", "version": 1, "sha256": _fingerprint(work),
-        "block": work.block, "output_block": work.output_block, "outputs": outputs.tolist(), "done": 0,
-    }  # fmt: skip
+@precise_jit(static_argnames=("apply", "outputs", "output_block", "columns"))
+def _tile(
+    params: Any, rest: Any, left: Any, x: Array, chunk: Array | int,
+    *, apply: Any, outputs: str | int, output_block: int | None, columns: int,
+) -> Array:  # fmt: skip
+    ready = _prepared(apply, params, rest, x, outputs, output_block)
+
+    def products(rows: Array) -> Array:
+        return ready.gram(left, ready.features(rows, ready.chunks[chunk]))[""]
+
+    found = jax.lax.map(products, in_blocks(x, columns))
+    return jnp.moveaxis(found, 0, 1).reshape(found.shape[1], -1)
+
+
+def _found(folder: Path) -> dict[str, Any] | None:
+    """The journal of a kernel that was begun in the folder; None where there is none."""
     path = folder / JOURNAL_FILE
     if not path.exists():
-        return here
+        return None
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        shape = np.load(folder / KERNEL_FILE, mmap_mode="r").shape
-        same = all(found[key] == here[key] for key in here.keys() - {"outputs", "done"})
-        before, done = np.asarray(found["outputs"], np.float64), int(found["done"])
+        found["shape"] = np.load(folder / KERNEL_FILE, mmap_mode="r").shape
+        found["outputs"] = np.asarray(found["outputs"], np.float64)
+        found["done"], found["block"] = int(found["done"]), max(1, int(found["block"]))
     except (ValueError, KeyError, TypeError, FileNotFoundError) as failure:
         reason = f"is no journal of a kernel, or lacks its {KERNEL_FILE} ({failure}). Choose another folder."
         raise CorruptFileError(path, reason) from failure
-    near = before.shape == outputs.shape and np.abs(before - outputs).max() <= _SAME_FUNCTION * np.abs(outputs).max()
+    return found
+
+
+def _journal(work: _Work, folder: Path, found: dict[str, Any] | None) -> dict[str, Any]:
+    """What is known of the kernel in the folder: strips that are done, none where there is none."""
+    given = np.asarray(work.parts.apply(work.parts.params, work.parts.rest, work.x[:1]), np.float64).ravel()
+    here = {
+        "format": "repsim_jax tangent kernel", "version": 2, "sha256": _fingerprint(work), "kind": work.outputs,
+        "block": work.block, "output_block": work.output_block, "outputs": given.tolist(), "done": 0,
+    }  # fmt: skip
+    if found is None:
+        return here
+    before, path = found["outputs"], folder / JOURNAL_FILE
+    same = all(found.get(key) == here[key] for key in here.keys() - {"outputs", "done"})
+    near = before.shape == given.shape and np.abs(before - given).max() <= _SAME_FUNCTION * np.abs(given).max()
     if not (same and near):
         reason = (
             "belongs to another model, other inputs or other blocks. Pass the same again, or choose another folder."
         )
         raise StoreMismatchError(path, reason)
-    if shape != (len(work.x), len(work.x)) or not 0 < done <= len(work.strips()):
-        raise CorruptFileError(path, f"does not fit to the kernel beside it, of shape {shape}. Remove both.")
-    return found
+    if found["shape"] != (len(work.x), len(work.x)) or not 0 < found["done"] <= len(work.strips()):
+        raise CorruptFileError(path, f"does not fit to the kernel beside it, of shape {found['shape']}. Remove both.")
+    return {**here, "outputs": before.tolist(), "done": found["done"]}
 
 
 def _fingerprint(work: _Work) -> str:
@@ -184,13 +250,3 @@ def _fingerprint(work: _Work) -> str:
         digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}\n".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
-
-
-def _replace(path: Path, document: dict[str, Any]) -> None:
-    """A reader, or a crash, finds the old journal or the new one."""
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        json.dump(document, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)

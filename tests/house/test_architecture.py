@@ -16,7 +16,7 @@ FLOORS = (
     {"similarity"},
     {"activations", "pretrained", "training"},
     {"data", "encoders", "losses", "kernels", "streaming"},
-    {"linalg"},
+    {"linalg", "durable", "inference"},
     {"errors", "_compat"},
 )
 # Names a built-in pretrained model on the command line; loads it only then.

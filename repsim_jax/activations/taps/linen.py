@@ -6,8 +6,8 @@ from typing import Any, cast
 from flax import linen
 
 from repsim_jax.activations.tap import JaxTap, named_outputs
-from repsim_jax.activations.taps.inference import inference_arguments
 from repsim_jax.errors import RepsimError
+from repsim_jax.inference import inference_arguments
 
 _COLLECTION = "intermediates"
 

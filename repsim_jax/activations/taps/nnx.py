@@ -11,8 +11,8 @@ from flax import nnx
 from flax.nnx import tracers
 
 from repsim_jax.activations.tap import JaxTap, named_outputs
-from repsim_jax.activations.taps.inference import inference_arguments
 from repsim_jax.errors import RepsimError
+from repsim_jax.inference import inference_arguments
 
 # Two threads that trace at once would put back each other's wrappers; a model that taps another one re-enters.
 _TRACING = threading.RLock()

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from repsim_jax.activations.durable import replace_file
+from repsim_jax.durable import replace_file
 from repsim_jax.errors import RepsimError
 from repsim_jax.evaluation.contests.standings import Decisions, Line
 from repsim_jax.similarity import contrasim

@@ -9,9 +9,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from repsim_jax.activations.durable import replace_file, writing
 from repsim_jax.activations.manifest import FileSum, file_sums, seal, unseal
 from repsim_jax.activations.safetensors_files import read_safetensors
+from repsim_jax.durable import replace_file, writing
 from repsim_jax.errors import BadArrayError, CorruptFileError, FileError, IncompleteStoreError, RepsimError
 from repsim_jax.similarity.contrasim.diagnosis import Accuracy, Diagnosis
 from repsim_jax.similarity.contrasim.encoder import Params

@@ -127,10 +127,8 @@ def lock_folder(folder: Path) -> int:
     except OSError as error:
         os.close(descriptor)
         if error.errno in _LOCKED_BY_ANOTHER:
-            reason = "another writer is at work on this store. Wait until it has ended, or choose another folder."
+            reason = "another writer is at work in this folder. Wait until it has ended, or choose another folder."
             raise StoreMismatchError(folder, reason) from error
-        reason = (
-            f"this file system cannot lock a folder ({error.strerror}). Write the store to a local disk and move it."
-        )
+        reason = f"this file system cannot lock a folder ({error.strerror}). Write to a local disk and move the folder."
         raise FileError(folder, reason) from error
     return descriptor
