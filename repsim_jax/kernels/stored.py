@@ -155,8 +155,7 @@ def _strip(work: _Work, strips: list[tuple[int, int]], on_tile: Callable[[int], 
     for chunk in range(work.num_chunks):
         left = _rows(*state, _filled(work.x[start:end], work.block), chunk, **static)
         for j, (first, last) in enumerate(strips):
-            columns = _filled(work.x[first:last], work.block)
-            tile = np.asarray(_tile(*state, left, columns, chunk, **static))
+            tile = _tile(state, left, in_blocks(work.x[first:last], work.columns), chunk, static)
             found[j] = found[j] + tile[: end - start, : last - first]
             if chunk == work.num_chunks - 1:
                 on_tile(j + 1)
@@ -189,18 +188,25 @@ def _rows(
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), parts)
 
 
+def _tile(state: Any, left: Any, parts: Array, chunk: int, static: dict[str, Any]) -> np.ndarray:
+    """Kernel of a strip with some columns, part by part.
+
+    XLA's CPU backend multiplies tangents at full speed only where they are made by another program than this.
+    """
+    found = []
+    for part in parts:
+        right = _rows(*state, part, chunk, **static)
+        found.append(np.asarray(_products(*state, left, right, part, **static)))
+    return np.concatenate(found, axis=1)
+
+
 @precise_jit(static_argnames=("apply", "outputs", "output_block", "columns"))
-def _tile(
-    params: Any, rest: Any, left: Any, x: Array, chunk: Array | int,
+def _products(
+    params: Any, rest: Any, left: Any, right: Any, x: Array,
     *, apply: Any, outputs: str | int, output_block: int | None, columns: int,
 ) -> Array:  # fmt: skip
-    ready = _prepared(apply, params, rest, x, outputs, output_block)
-
-    def products(rows: Array) -> Array:
-        return ready.gram(left, ready.features(rows, ready.chunks[chunk]))[""]
-
-    found = jax.lax.map(products, in_blocks(x, columns))
-    return jnp.moveaxis(found, 0, 1).reshape(found.shape[1], -1)
+    del columns
+    return _prepared(apply, params, rest, x, outputs, output_block).gram(left, right)[""]
 
 
 def _found(folder: Path) -> dict[str, Any] | None:
