@@ -54,16 +54,33 @@ def open_model(spec: str, *, size: int | None = None) -> OpenModel:
         FileError: If a file or folder is missing or damaged.
         MissingPackageError: If an optional package is needed and not installed.
     """
-    model = _load(spec)
+    model = named_model(spec)
     found = tap(model)
+    return OpenModel(found, preparation_of(spec, model, size, channels_first=found.channel_axis == 1))
+
+
+def preparation_of(spec: str, model: Any, size: int | None, *, channels_first: bool) -> Prepare:
+    """How raw examples become what a model takes: its own way, or as they are.
+
+    Args:
+        spec: What named the model, for messages.
+        model: As ``named_model`` returns it.
+        size: Side in pixels to which images are resized, for a model without a preparation of its own.
+        channels_first: Whether images are (b, 3, h, w).
+
+    Returns:
+        (raw examples, ids) to a batch.
+
+    Raises:
+        RepsimError: If a size is given to a model that prepares its inputs itself.
+        BadArrayError: If the size is not positive.
+    """
     own = getattr(model, "prepare", None)
     if own is not None and size is not None:
         raise RepsimError(
             f"{spec} prepares its inputs as it was trained on them; a size of {size} cannot be chosen. Leave size out."
         )
-    if own is not None:
-        return OpenModel(found, own)
-    return OpenModel(found, _Plain(spec, size, channels_first=found.channel_axis == 1))
+    return own if own is not None else _Plain(spec, size, channels_first=channels_first)
 
 
 def prepared(source: Source, prepare: Prepare, batch_size: int) -> Callable[[int], Iterator[Batch]]:
@@ -100,7 +117,21 @@ def prepared(source: Source, prepare: Prepare, batch_size: int) -> Callable[[int
     return batches
 
 
-def _load(spec: str) -> Any:
+def named_model(spec: str) -> Any:
+    """Loads or builds the model that a text names, whatever it is.
+
+    Args:
+        spec: As in ``open_model``.
+
+    Returns:
+        What ``pretrained.load`` or the factory returned; the path of an .onnx file.
+
+    Raises:
+        UnknownNameError: If nothing is called so; the message says what was tried.
+        RepsimError: If the factory fails.
+        FileError: If a file or folder is missing or damaged.
+        MissingPackageError: If an optional package is needed and not installed.
+    """
     if spec.startswith("hf:"):
         from repsim_jax.pretrained import load_local
 

@@ -9,6 +9,7 @@ import typer
 
 from repsim_jax.cli.extract import Column
 from repsim_jax.cli.theory_advise import advise
+from repsim_jax.cli.theory_ntk import ntk
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,6 +19,7 @@ _KNOWN = {"mnist.npz": "x_train", "cifar10_jpeg.parquet": "jpeg"}
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.command("advise")(advise)
+app.command("ntk")(ntk)
 
 
 @app.callback()

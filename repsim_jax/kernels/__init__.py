@@ -46,14 +46,25 @@ if TYPE_CHECKING:
     from repsim_jax.kernels.stored import (
         ntk_to_file,
     )
+    from repsim_jax.kernels.summary import (
+        Definiteness,
+        KernelSummary,
+        Repeats,
+        near_duplicates,
+        psd_report,
+        summarize_kernel,
+    )
 
 _HOME = {
     "Cost": "costs",
+    "Definiteness": "summary",
     "EffectiveRank": "change",
     "EigenPairs": "operators",
     "KernelChange": "motion",
+    "KernelSummary": "summary",
     "Kernels": "analytic",
     "ParameterDistance": "motion",
+    "Repeats": "summary",
     "Sketch": "operators",
     "convnet_kernels": "analytic",
     "effective_rank": "change",
@@ -63,6 +74,7 @@ _HOME = {
     "linearization_error": "motion",
     "linearize": "motion",
     "mlp_kernels": "analytic",
+    "near_duplicates": "summary",
     "ntk": "empirical",
     "ntk_by_layer": "empirical",
     "ntk_change": "motion",
@@ -73,17 +85,22 @@ _HOME = {
     "ntk_to_file": "stored",
     "ntk_vector_product": "operators",
     "parameter_distance": "motion",
+    "psd_report": "summary",
     "relative_change": "change",
     "scaled_output": "motion",
     "spectrum": "change",
+    "summarize_kernel": "summary",
 }
 __all__ = [
     "Cost",
+    "Definiteness",
     "EffectiveRank",
     "EigenPairs",
     "KernelChange",
+    "KernelSummary",
     "Kernels",
     "ParameterDistance",
+    "Repeats",
     "Sketch",
     "convnet_kernels",
     "effective_rank",
@@ -93,6 +110,7 @@ __all__ = [
     "linearization_error",
     "linearize",
     "mlp_kernels",
+    "near_duplicates",
     "ntk",
     "ntk_by_layer",
     "ntk_change",
@@ -103,9 +121,11 @@ __all__ = [
     "ntk_to_file",
     "ntk_vector_product",
     "parameter_distance",
+    "psd_report",
     "relative_change",
     "scaled_output",
     "spectrum",
+    "summarize_kernel",
 ]
 
 

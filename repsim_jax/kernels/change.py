@@ -82,7 +82,7 @@ def kernel_velocity(kernels: Any, times: Any) -> Float[Array, " steps"]:
     if not is_traced(times) and not bool(jnp.all(jnp.diff(times) > 0)):
         raise BadArrayError("kernel_velocity needs increasing times.")
     for i, kernel in enumerate(kernels):
-        _square("kernel_velocity", f"kernels[{i}]", kernel)
+        checked_kernel("kernel_velocity", f"kernels[{i}]", kernel)
     return jax.vmap(_distance)(kernels[:-1], kernels[1:]) / jnp.diff(times)
 
 
@@ -136,7 +136,7 @@ def kernel_alignment(kernel: Any, labels: Any, *, centered: bool = True) -> Floa
     Source:
         Cristianini et al. 2001, "On kernel-target alignment"; centered: Cortes, Mohri and Rostamizadeh 2012.
     """
-    k, labels = _square("kernel_alignment", "kernel", kernel), jnp.asarray(labels)
+    k, labels = checked_kernel("kernel_alignment", "kernel", kernel), jnp.asarray(labels)
     if k.ndim != 2 or labels.ndim not in (1, 2) or len(labels) != len(k):
         raise BadArrayError(
             f"kernel_alignment needs a kernel (n, n) and labels (n,) or (n, c): got {k.shape} and {labels.shape}."
@@ -175,7 +175,7 @@ def spectrum(kernel: Any) -> Float[Array, " n"]:
     Raises:
         BadArrayError: If it is not square, all zeros, or holds NaN or infinity.
     """
-    return _spectrum(_square("spectrum", "kernel", kernel))
+    return _spectrum(checked_kernel("spectrum", "kernel", kernel))
 
 
 @precise_jit()
@@ -200,7 +200,19 @@ def effective_rank(kernel: Any) -> EffectiveRank:
     Source:
         Roy and Vetterli 2007, "The effective rank" (entropy); Gao et al. 2017 (participation ratio).
     """
-    values = jnp.maximum(spectrum(kernel), 0)
+    return ranks_of(spectrum(kernel))
+
+
+def ranks_of(eigenvalues: Any) -> EffectiveRank:
+    """Effective ranks from eigenvalues.
+
+    Args:
+        eigenvalues: (n,); negative ones count as zero.
+
+    Returns:
+        As ``effective_rank``.
+    """
+    values = jnp.maximum(jnp.asarray(eigenvalues), 0)
     shares = values / values.sum()
     entropy = -jnp.sum(jnp.where(shares > 0, shares * jnp.log(jnp.where(shares > 0, shares, 1)), 0))
     return EffectiveRank(1 / jnp.sum(jnp.square(shares)), jnp.exp(entropy))
@@ -208,7 +220,7 @@ def effective_rank(kernel: Any) -> EffectiveRank:
 
 def _pair(operation: str, **kernels: Any) -> tuple[Array, Array]:
     (name, first), (other, second) = kernels.items()
-    first, second = _square(operation, name, first), _square(operation, other, second)
+    first, second = checked_kernel(operation, name, first), checked_kernel(operation, other, second)
     if first.shape != second.shape:
         raise BadArrayError(
             f"{operation} compares kernels of the same examples: got {name} {first.shape} and {other} {second.shape}."
@@ -216,7 +228,20 @@ def _pair(operation: str, **kernels: Any) -> tuple[Array, Array]:
     return first, second
 
 
-def _square(operation: str, name: str, k: Any) -> Array:
+def checked_kernel(operation: str, name: str, k: Any) -> Array:
+    """Checks a kernel at the door.
+
+    Args:
+        operation: For the message.
+        name: Of the argument.
+        k: What came.
+
+    Returns:
+        As an array.
+
+    Raises:
+        BadArrayError: If it is not square, not of floating-point numbers, all zeros, or holds NaN or infinity.
+    """
     k = jnp.asarray(k)
     half = k.ndim // 2
     if k.ndim not in (2, 4) or k.shape[:half] != k.shape[half:] or k.size == 0:

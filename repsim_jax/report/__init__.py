@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from repsim_jax.report.courses import courses_summary, write_courses
     from repsim_jax.report.findings import Digest, digest
     from repsim_jax.report.fits import fit_summary, fit_to_json, write_fit
+    from repsim_jax.report.ntk import ntk_summary, ntk_to_json, write_ntk
     from repsim_jax.report.page import render, write
     from repsim_jax.report.plots import figures
     from repsim_jax.report.tables import to_csv, to_json
@@ -25,6 +26,8 @@ _HOMES = {
     "figures": "plots",
     "fit_summary": "fits",
     "fit_to_json": "fits",
+    "ntk_summary": "ntk",
+    "ntk_to_json": "ntk",
     "render": "page",
     "to_csv": "tables",
     "to_json": "tables",
@@ -33,6 +36,7 @@ _HOMES = {
     "write_claims": "claims",
     "write_courses": "courses",
     "write_fit": "fits",
+    "write_ntk": "ntk",
 }
 __all__ = [
     "Digest",
@@ -45,6 +49,8 @@ __all__ = [
     "figures",
     "fit_summary",
     "fit_to_json",
+    "ntk_summary",
+    "ntk_to_json",
     "render",
     "to_csv",
     "to_json",
@@ -53,6 +59,7 @@ __all__ = [
     "write_claims",
     "write_courses",
     "write_fit",
+    "write_ntk",
 ]
 
 
