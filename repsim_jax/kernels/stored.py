@@ -1,5 +1,6 @@
 """How is a tangent kernel too long for one sitting computed? Strip by strip, into a file that an interruption keeps."""
 
+import functools
 import hashlib
 import json
 import os
@@ -148,12 +149,13 @@ def _strip(work: _Work, strips: list[tuple[int, int]], on_tile: Callable[[int], 
     """Rows of the last of the strips with the columns of all; tangents of the rows are taken once per chunk."""
     start, end = strips[-1]
     static = {
-        "apply": work.parts.apply, "outputs": work.outputs, "output_block": work.output_block, "columns": work.columns,
+        "apply": work.parts.apply, "outputs": work.outputs, "output_block": work.output_block,
     }  # fmt: skip
     state = (work.parts.params, work.parts.rest)
     found: list[np.ndarray | float] = [0.0] * len(strips)
     for chunk in range(work.num_chunks):
-        left = _rows(*state, _filled(work.x[start:end], work.block), chunk, **static)
+        rows = _filled(work.x[start:end], work.block)
+        left = _held(state, in_blocks(rows, work.columns), chunk, static)
         for j, (first, last) in enumerate(strips):
             tile = _tile(state, left, in_blocks(work.x[first:last], work.columns), chunk, static)
             found[j] = found[j] + tile[: end - start, : last - first]
@@ -174,18 +176,36 @@ def _prepared(apply: Any, params: Any, rest: Any, x: Array, outputs: str | int, 
     return prepared(Model(apply, params, rest), x, outputs=outputs, output_block=output_block, by_layer=False)
 
 
-@precise_jit(static_argnames=("apply", "outputs", "output_block", "columns"))
-def _rows(
+@precise_jit(static_argnames=("apply", "outputs", "output_block"))
+def _tangents(
     params: Any, rest: Any, x: Array, chunk: Array | int,
-    *, apply: Any, outputs: str | int, output_block: int | None, columns: int,
+    *, apply: Any, outputs: str | int, output_block: int | None,
 ) -> Any:  # fmt: skip
-    """Tangents of some examples, taken few at a time: what is only on the way to them is small then.
-
-    Copies of the last example fill the last part; to cut them off would copy all tangents.
-    """
     ready = _prepared(apply, params, rest, x, outputs, output_block)
-    parts = jax.lax.map(lambda rows: ready.features(rows, ready.chunks[chunk]), in_blocks(x, columns))
-    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), parts)
+    return ready.features(x, ready.chunks[chunk])
+
+
+def _held(state: Any, parts: Array, chunk: int, static: dict[str, Any]) -> Any:
+    """Tangents of a strip's rows, taken part by part: what is only on the way to them is small, and nothing is copied.
+
+    Copies of the last example fill the last part.
+    """
+    whole = None
+    for i, part in enumerate(parts):
+        found = _tangents(*state, part, chunk, **static)
+        if len(parts) == 1:
+            return found
+        if whole is None:
+            whole = jax.tree.map(
+                lambda leaf: jnp.zeros((parts.shape[0] * parts.shape[1], *leaf.shape[1:]), leaf.dtype), found
+            )
+        whole = _placed(whole, found, i * parts.shape[1])
+    return whole
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _placed(whole: Any, part: Any, start: Array | int) -> Any:
+    return jax.tree.map(lambda w, p: jax.lax.dynamic_update_slice_in_dim(w, p, start, 0), whole, part)
 
 
 def _tile(state: Any, left: Any, parts: Array, chunk: int, static: dict[str, Any]) -> np.ndarray:
@@ -195,17 +215,16 @@ def _tile(state: Any, left: Any, parts: Array, chunk: int, static: dict[str, Any
     """
     found = []
     for part in parts:
-        right = _rows(*state, part, chunk, **static)
+        right = _tangents(*state, part, chunk, **static)
         found.append(np.asarray(_products(*state, left, right, part, **static)))
     return np.concatenate(found, axis=1)
 
 
-@precise_jit(static_argnames=("apply", "outputs", "output_block", "columns"))
+@precise_jit(static_argnames=("apply", "outputs", "output_block"))
 def _products(
     params: Any, rest: Any, left: Any, right: Any, x: Array,
-    *, apply: Any, outputs: str | int, output_block: int | None, columns: int,
+    *, apply: Any, outputs: str | int, output_block: int | None,
 ) -> Array:  # fmt: skip
-    del columns
     return _prepared(apply, params, rest, x, outputs, output_block).gram(left, right)[""]
 
 
