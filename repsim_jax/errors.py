@@ -95,3 +95,7 @@ class MissingPackageError(RepsimError, ImportError):
             An error whose message ends in the command to run.
         """
         return cls(f"{package} is needed {purpose}. Install it with: pip install 'repsim_jax[{extra}]'")
+
+
+class RoundingWarning(UserWarning):
+    """A number that was computed, but is no larger than what rounding makes of zero at this dtype."""

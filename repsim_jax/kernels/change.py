@@ -1,5 +1,6 @@
 """Has the tangent kernel moved, and what does it favor? Measures of change, alignment and spectrum of kernels."""
 
+import warnings
 from typing import Any, NamedTuple
 
 import jax
@@ -8,8 +9,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from repsim_jax._compat import is_traced
-from repsim_jax.errors import BadArrayError
+from repsim_jax.errors import BadArrayError, RoundingWarning
 from repsim_jax.linalg import power_of_two_scale, precise_jit
+
+# Kernels of one model computed twice, in sums of another order, differed by up to a few tens of units of rounding.
+_KERNEL_UNITS = 80
 
 
 class EffectiveRank(NamedTuple):
@@ -89,7 +93,8 @@ def kernel_velocity(kernels: Any, times: Any) -> Float[Array, " steps"]:
 def relative_change(before: Any, after: Any) -> Float[Array, ""]:
     r"""Relative Frobenius change from K to L, :math:`\|L - K\|_F / \|K\|_F`.
 
-    Below about 1e-5 in float32 it is rounding: take ``ntk_change``, which differences Jacobians, or float64.
+    Below about 1e-5 in float32 it is rounding, and a warning says so: take ``ntk_change``, which differences Jacobians,
+    or float64.
 
     Args:
         before: K, (n, n) or (n, o, n, o).
@@ -100,9 +105,33 @@ def relative_change(before: Any, after: Any) -> Float[Array, ""]:
 
     Raises:
         BadArrayError: As ``kernel_distance``.
+        RoundingWarning: Not raised but warned of, where the change is not zero and no larger than rounding.
     """
     before, after = _pair("relative_change", before=before, after=after)
-    return frobenius_ratio(after - before, before)
+    relative = frobenius_ratio(after - before, before)
+    coarser = max(before.dtype, after.dtype, key=lambda dtype: float(jnp.finfo(dtype).eps))
+    advice = "Take ntk_change, which differences Jacobians before they are multiplied, or compute both in float64"
+    warn_of_rounding("relative_change", relative, _KERNEL_UNITS, coarser, advice)
+    return relative
+
+
+def warn_of_rounding(operation: str, relative: Array, units: float, dtype: Any, advice: str) -> None:
+    """Warns of a relative change that rounding alone may have made; says nothing of none at all.
+
+    Args:
+        operation: For the message.
+        relative: The change.
+        units: How many units of rounding it must exceed.
+        dtype: In which it was computed.
+        advice: What to do.
+    """
+    level = units * float(jnp.finfo(dtype).eps)
+    if not is_traced(relative) and 0 < float(relative) < level:
+        message = (
+            f"{operation}: a relative change of {float(relative):.2g} was found, and in {jnp.dtype(dtype).name} rounding "
+            f"alone may make {level:.2g}. {advice} (JAX_ENABLE_X64=1, with parameters and inputs in float64)."
+        )
+        warnings.warn(message, RoundingWarning, stacklevel=3)
 
 
 @precise_jit()

@@ -114,3 +114,30 @@ def test_bad_input_is_refused(tmp_path: Path):
 def test_random_keys_in_a_model_do_no_harm(tmp_path: Path):
     params = {**PARAMS, "key": jax.random.key(0)}
     assert error(ntk_to_file(two_layer, params, X, tmp_path, block=8), EXPECTED) < 1e-5
+
+
+def test_a_second_process_in_the_folder_is_refused(tmp_path: Path):
+    def second(*_: int) -> None:
+        ntk_to_file(two_layer, PARAMS, X, tmp_path, block=3)
+
+    with pytest.raises(StoreMismatchError, match="another writer is at work in this folder"):
+        ntk_to_file(two_layer, PARAMS, X, tmp_path, block=3, on_progress=second)
+    assert error(ntk_to_file(two_layer, PARAMS, X, tmp_path, block=3), EXPECTED) < 1e-5
+
+
+def test_a_kernel_that_was_begun_goes_on_with_its_own_blocks(tmp_path: Path):
+    def interrupt(done: int, _: int) -> None:
+        if done == 3:
+            raise InterruptionError
+
+    with pytest.raises(InterruptionError):
+        ntk_to_file(two_layer, PARAMS, X, tmp_path, block=2, on_progress=interrupt)
+    seen: list[tuple[int, int]] = []
+    ntk_to_file(two_layer, PARAMS, X, tmp_path, on_progress=lambda *tiles: seen.append(tiles))
+    assert seen[0] == (2, 10)
+    assert json.loads((tmp_path / JOURNAL_FILE).read_text())["block"] == 2
+
+
+def test_tangents_of_columns_that_are_held_part_by_part_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("repsim_jax.kernels.costs.COLUMN_BYTES", 800)
+    assert error(ntk_to_file(two_layer, PARAMS, X, tmp_path, block=5), EXPECTED) < 1e-5
