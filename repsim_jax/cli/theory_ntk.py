@@ -136,7 +136,11 @@ def _model_and_inputs(spec: str, source: "Source", size: int | None) -> tuple[An
 
     loaded = named_model(spec)
     model = getattr(loaded, "model", loaded)
-    if isinstance(model, Path) or type(model).__module__.split(".")[0] == "torch" or hasattr(model, "named_parameters"):
+    if (
+        isinstance(model, str | Path)
+        or type(model).__module__.split(".")[0] == "torch"
+        or hasattr(model, "named_parameters")
+    ):
         raise RepsimError(
             f"{spec}: a tangent kernel needs a model that JAX differentiates; ONNX files and PyTorch modules are not. "
             "Write it as a flax module or as apply_fn(params, x)."
@@ -182,7 +186,7 @@ def _column(name: str, data: str) -> list[Any]:
     try:
         import pyarrow.parquet as parquet
     except ImportError as error:
-        raise MissingPackageError.of("pyarrow", "to read labels from a .parquet file", "data") from error
+        raise MissingPackageError.of("pyarrow", "to read labels from a .parquet file", "table") from error
     known = parquet.read_schema(data).names
     if name not in known:
         raise UnknownNameError.of("column", name, known)
