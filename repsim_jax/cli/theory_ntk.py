@@ -136,11 +136,7 @@ def _model_and_inputs(spec: str, source: "Source", size: int | None) -> tuple[An
 
     loaded = named_model(spec)
     model = getattr(loaded, "model", loaded)
-    if (
-        isinstance(model, str | Path)
-        or type(model).__module__.split(".")[0] == "torch"
-        or hasattr(model, "named_parameters")
-    ):
+    if isinstance(model, str | Path) or hasattr(model, "named_parameters"):  # the latter is PyTorch's
         raise RepsimError(
             f"{spec}: a tangent kernel needs a model that JAX differentiates; ONNX files and PyTorch modules are not. "
             "Write it as a flax module or as apply_fn(params, x)."

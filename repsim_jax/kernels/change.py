@@ -128,8 +128,8 @@ def warn_of_rounding(operation: str, relative: Array, units: float, dtype: Any, 
     level = units * float(jnp.finfo(dtype).eps)
     if not is_traced(relative) and 0 < float(relative) < level:
         message = (
-            f"{operation}: a relative change of {float(relative):.2g} was found, and in {jnp.dtype(dtype).name} rounding "
-            f"alone may make {level:.2g}. {advice} (JAX_ENABLE_X64=1, with parameters and inputs in float64)."
+            f"{operation}: a relative change of {float(relative):.2g} was found, and in {jnp.dtype(dtype).name} "
+            f"rounding alone may make {level:.2g}. {advice} (JAX_ENABLE_X64=1, with parameters and inputs in float64)."
         )
         warnings.warn(message, RoundingWarning, stacklevel=3)
 

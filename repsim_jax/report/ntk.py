@@ -142,7 +142,7 @@ def _told(summary: "KernelSummary", ids: Sequence[str]) -> list[tuple[str, str]]
     if repeats.num_pairs:
         pairs = ", ".join(f"{shorten(ids[i], 30)} = {shorten(ids[j], 30)}" for i, j in repeats.pairs[:_MOST_PAIRS])
         more = ", ..." if repeats.num_pairs > _MOST_PAIRS else ""
-        told.append(("repeated rows", f"{repeats.num_pairs:,} pairs make it singular: {pairs}{more}"))
+        told.append(("repeated rows", f"{repeats.num_pairs:,} of all pairs make it singular: {pairs}{more}"))
     if len(repeats.zero_rows):
         zero = ", ".join(shorten(ids[i], 30) for i in repeats.zero_rows[:_MOST_PAIRS])
         told.append(("zero rows", f"no parameter responds to {len(repeats.zero_rows):,} examples: {zero}"))
