@@ -185,7 +185,7 @@ def _tangents(
     return ready.features(x, ready.chunks[chunk])
 
 
-def _held(state: Any, parts: Array, chunk: int, static: dict[str, Any]) -> Any:
+def _held(state: tuple[Any, Any], parts: Array, chunk: int, static: dict[str, Any]) -> Any:
     """Tangents of a strip's rows, taken part by part: what is only on the way to them is small, and nothing is copied.
 
     Copies of the last example fill the last part.
@@ -208,7 +208,7 @@ def _placed(whole: Any, part: Any, start: Array | int) -> Any:
     return jax.tree.map(lambda w, p: jax.lax.dynamic_update_slice_in_dim(w, p, start, 0), whole, part)
 
 
-def _tile(state: Any, left: Any, parts: Array, chunk: int, static: dict[str, Any]) -> np.ndarray:
+def _tile(state: tuple[Any, Any], left: Any, parts: Array, chunk: int, static: dict[str, Any]) -> np.ndarray:
     """Kernel of a strip with some columns, part by part.
 
     XLA's CPU backend multiplies tangents at full speed only where they are made by another program than this.
