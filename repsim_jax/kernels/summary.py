@@ -9,7 +9,7 @@ from repsim_jax.errors import BadArrayError
 from repsim_jax.kernels.change import EffectiveRank, checked_kernel, kernel_alignment, ranks_of
 
 # An entry is off by a few units of rounding of the norms of its two rows, and so an eigenvalue by as many of the trace
-# at most: on kernels of dense and convolutional networks with repeated examples, one unit was never passed.
+# at most: on the kernels of the tests, with repeated examples, one unit was never passed.
 _UNITS = 4
 # Rows whose cosine is nearer to one than this many units cannot be told apart.
 _SAME_UNITS = 32
