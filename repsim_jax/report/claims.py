@@ -1,5 +1,6 @@
 """Do the claims on wide contrastive networks hold? Verdicts as a terminal table, a document, pictures and one page."""
 
+import itertools
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -22,9 +23,9 @@ if TYPE_CHECKING:
 
 CLAIMS_PAGE, CLAIMS_DOCUMENT = "claims.html", "claims.json"
 SCHEMA = "repsim.theory.claims/1"
-_COLORS = (ACCENT, SECOND, "#5b5f97", "#8c2f39", "#4f772d", WEAK)
+_COLORS = (ACCENT, SECOND, "#5b5f97", "#8c2f39", "#4f772d", WEAK, "#b79f00", "#a05195", "#6d4c41")
 _ROWS = 9  # of a picture, in units of the other charts
-_MOST_LETTERS = 44
+_MOST_LETTERS, _AXIS_LETTERS = 44, 52
 
 
 def write_claims(
@@ -129,7 +130,7 @@ def _over_widths(claim: "Claim") -> Chart:
     with settings():
         seeds = max(one.values.shape[1] for one in claim.series)
         figure, axes = frame(_ROWS, LIGHT, claim.name[0].upper() + claim.name[1:], f"{seeds} seeds at each width")
-        for one, color in zip(claim.series, _COLORS, strict=False):
+        for one, color in zip(claim.series, itertools.cycle(_COLORS), strict=False):
             _draw(axes, one, color, logarithmic=not is_time)
         axes.set_xscale("log", base=2)
         axes.set_xticks(claim.series[0].widths, [f"{width:,}" for width in claim.series[0].widths])
@@ -172,7 +173,7 @@ def _draw(axes: Any, one: "Series", color: str, *, logarithmic: bool) -> None:
 def _wrapped(text: str) -> str:
     import textwrap
 
-    return "\n".join(textwrap.wrap(text, _MOST_LETTERS))
+    return "\n".join(textwrap.wrap(text, _AXIS_LETTERS))
 
 
 def _page(claims: "Sequence[Claim]", drawn: list[Any], provenance: Mapping[str, str]) -> str:

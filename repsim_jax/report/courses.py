@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from repsim_jax.report.plots import LIGHT, drawable, settings
+from repsim_jax.report.plots import LIGHT, drawable, plain_ticks, settings
 from repsim_jax.report.row_charts import SECOND, Chart
 from repsim_jax.report.sheets import environment, picture_of, shortened, write_files
 from repsim_jax.report.tables import number
@@ -164,8 +164,6 @@ def _limits(courses: "Sequence[Course]") -> tuple[float, float]:
 
 
 def _draw(axes: Any, course: "Course", limits: tuple[float, float]) -> None:
-    from matplotlib.ticker import FormatStrFormatter, NullFormatter
-
     axes.set_facecolor("none")
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
@@ -178,9 +176,7 @@ def _draw(axes: Any, course: "Course", limits: tuple[float, float]) -> None:
         axes.plot(course.times, np.where(np.isinf(mean), 10 * limits[1], mean), color=color, lw=1.3)
     axes.axhline(0.1, color=SECOND, lw=0.8, ls=(0, (3, 2)))
     axes.set(xscale="log", yscale="log", ylim=limits, xlim=(course.times[0], course.times[-1]))
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(FormatStrFormatter("%g"))
-        axis.set_minor_formatter(NullFormatter())
+    plain_ticks(axes.xaxis, axes.yaxis)
     axes.grid(color=LIGHT.muted, alpha=0.15, lw=0.5)
     place: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "parse_math": False}
     name = drawable(shorten(course.label, _MOST_LETTERS))

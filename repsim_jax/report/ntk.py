@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from repsim_jax.report.plots import LIGHT, settings
+from repsim_jax.report.plots import LIGHT, plain_ticks, settings
 from repsim_jax.report.row_charts import ACCENT, SECOND, WEAK, Chart, frame
 from repsim_jax.report.sheets import environment, picture_of, shortened, write_files
 from repsim_jax.report.tables import number
@@ -118,6 +118,7 @@ def spectrum_chart(summary: "KernelSummary") -> Chart:
             axes.loglog(order[values < 0], -values[values < 0], "x", color=SECOND, ms=4, label="negative, its size")
         if rounding > 0:
             axes.axhline(rounding, color=WEAK, lw=1, ls="--", label="what rounding explains")
+        plain_ticks(axes.xaxis, axes.yaxis)
         axes.set_xlabel("number of the eigenvalue", color=LIGHT.muted)
         axes.set_ylabel("eigenvalue", color=LIGHT.muted)
         axes.grid(color=LIGHT.muted, alpha=0.2, lw=0.6)

@@ -158,6 +158,19 @@ def settings() -> Iterator[None]:
         yield
 
 
+def plain_ticks(*axes: Any) -> None:
+    """Ticks of logarithmic axes as plain numbers: 0.01 rather than a formula, which is not typeset here.
+
+    Args:
+        *axes: matplotlib's x- or y-axis of axes that are logarithmic.
+    """
+    from matplotlib.ticker import FormatStrFormatter, NullFormatter
+
+    for axis in axes:
+        axis.set_major_formatter(FormatStrFormatter("%g"))
+        axis.set_minor_formatter(NullFormatter())
+
+
 def _labels(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(map(drawable, labels(names, _LABEL_LENGTH)))
 
