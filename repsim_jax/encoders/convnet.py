@@ -56,17 +56,31 @@ class PatchConv(nnx.Module):
         Returns:
             The maps, (h / stride, w / stride) rounded up.
         """
-        b, h, w, c = x.shape
-        stride = self.stride
-        (i, top, bottom), (j, left, right) = _same_padding(h, stride), _same_padding(w, stride)
-        padded = jnp.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
-        shifted = [
-            padded[:, row : row + (i - 1) * stride + 1 : stride, column : column + (j - 1) * stride + 1 : stride]
-            for row in range(3)
-            for column in range(3)
-        ]
-        patches = jnp.concatenate(shifted, axis=-1).reshape(b * i * j, 9 * c)
-        return (patches @ self.kernel[...].reshape(9 * c, -1) + self.bias[...]).reshape(b, i, j, -1)
+        near = patches(x, self.stride)
+        width = near.shape[-1]
+        flat = near.reshape(-1, width) @ self.kernel[...].reshape(width, -1) + self.bias[...]
+        return flat.reshape(*near.shape[:3], -1)
+
+
+def patches(x: Float[Array, "b h w c"], stride: int) -> Float[Array, "b i j p"]:
+    """The 3 x 3 neighborhood of every place that a window stops at, with zeros beyond the border ("SAME" padding).
+
+    Args:
+        x: Channels last.
+        stride: Of the window, along both axes.
+
+    Returns:
+        Neighborhoods of 9 c numbers, row by row, at (h / stride, w / stride) places, rounded up.
+    """
+    _, h, w, _ = x.shape
+    (i, top, bottom), (j, left, right) = _same_padding(h, stride), _same_padding(w, stride)
+    padded = jnp.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
+    shifted = [
+        padded[:, row : row + (i - 1) * stride + 1 : stride, column : column + (j - 1) * stride + 1 : stride]
+        for row in range(3)
+        for column in range(3)
+    ]
+    return jnp.concatenate(shifted, axis=-1)
 
 
 def _same_padding(size: int, stride: int) -> tuple[int, int, int]:

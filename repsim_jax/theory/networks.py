@@ -59,6 +59,17 @@ class Network:
         if self.activation not in _ACTIVATIONS:
             raise UnknownNameError.of("activation", str(self.activation), _ACTIVATIONS)
 
+    def phi(self, z: Float[Array, "*n"]) -> Float[Array, "*n"]:
+        """The activation.
+
+        Args:
+            z: Pre-activations.
+
+        Returns:
+            Of the same shape.
+        """
+        return _ACTIVATIONS[self.activation](z)
+
 
 def init(key: jax.Array, network: Network, num_inputs: int, dtype: jnp.dtype | type = jnp.float32) -> Params:
     """Standard normal weights.

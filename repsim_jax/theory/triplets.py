@@ -12,10 +12,11 @@ _ROOM = 1e-9
 
 
 class Triplets(NamedTuple):
-    """N triplets in the coordinates of their own span.
+    """N triplets.
 
     Attributes:
-        points: (3N, r) anchors, positives, negatives, of norm one.
+        points: (3N, r) anchors, positives, negatives, of norm one; in coordinates of their own span, where not said
+            otherwise.
         anchors: Row numbers of the anchors in the data.
         negatives: Row numbers of the negatives.
     """
@@ -52,6 +53,27 @@ def triplets(
         BadArrayError: If there are too few examples, an example that equals the mean or is not finite, or the noise
             is not positive.
     """
+    given = image_triplets(key, data, num_triplets=num_triplets, view_noise=view_noise)
+    return given._replace(points=_in_their_span(given.points))
+
+
+def image_triplets(
+    key: jax.Array, data: Float[ArrayLike, "n *d"], *, num_triplets: int = 16, view_noise: float = 0.3
+) -> Triplets:
+    """The same triplets in the coordinates of the data, for networks to which places mean something.
+
+    Args:
+        key: Random key; draws examples and views.
+        data: Examples, one a row.
+        num_triplets: N, at most half of the examples.
+        view_noise: Norm of what is added to an anchor to give its positive, relative to the anchor's.
+
+    Returns:
+        The triplets, float64; points are (3N, d), flattened, with the products that those of ``triplets`` have.
+
+    Raises:
+        BadArrayError: As ``triplets``.
+    """
     x = np.asarray(data, np.float64)
     x = x.reshape(len(x), -1)
     if not np.isfinite(x).all():
@@ -72,7 +94,7 @@ def triplets(
     noise = view_noise * noise / np.linalg.norm(noise, axis=1, keepdims=True)
     views = _units(drawn[:num_triplets] + noise, rows)
     points = np.concatenate([drawn[:num_triplets], views, drawn[num_triplets:]])
-    return Triplets(_in_their_span(points), rows[:num_triplets], rows[num_triplets:])
+    return Triplets(points, rows[:num_triplets], rows[num_triplets:])
 
 
 def _units(x: np.ndarray, rows: np.ndarray) -> np.ndarray:
