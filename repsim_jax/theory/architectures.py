@@ -73,7 +73,7 @@ def init(key: jax.Array, encoder: Encoder, num_inputs: int, dtype: jnp.dtype | t
     """
     if encoder.num_inputs not in (None, num_inputs):
         raise BadArrayError(
-            f"an encoder of images {encoder.image_shape} takes {encoder.num_inputs} numbers, got inputs of {num_inputs}."
+            f"an encoder of images {encoder.image_shape} takes {encoder.num_inputs} numbers, got {num_inputs}."
             " Pass the points of image_triplets, not of triplets."
         )
     network = encoder.network

@@ -1,4 +1,4 @@
-"""What becomes of the tangent kernel where the theory ends? One change at a time, against the network that it covers."""
+"""What becomes of the tangent kernel where the theory ends? One change at a time, against what it covers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -68,9 +68,13 @@ VARIATIONS = (
     Variation("LayerNorm", normalization="layer"),
     Variation("BatchNorm", normalization="batch"),
     Variation(
-        "convolutions, BatchNorm, ReLU", num_hidden=2, convolutional=True, narrowing=64, normalization="batch",
+        "convolutions, BatchNorm, ReLU",
+        num_hidden=2,
+        convolutional=True,
+        narrowing=64,
+        normalization="batch",
         activation="relu",
-    ),  # fmt: skip
+    ),
     Variation("minibatches of a half", num_batches=2),
     Variation("minibatches of a quarter", num_batches=4),
     Variation("momentum", method="momentum"),

@@ -80,6 +80,25 @@ def penalized_scales(eigenvalues: Float[ArrayLike, " k"], penalty: float) -> Flo
     return np.sqrt(np.maximum(1.0 + 2.0 * np.asarray(eigenvalues, float) / penalty, 0.0))
 
 
+def doubled(x: Float[Array, "n d"]) -> Float[Array, "n2 d2"]:
+    r"""Triplets whose contrast matrix has every eigenvalue twice in the limit of infinite width.
+
+    The first half of the triplets and a copy of it in as many other dimensions, orthogonal to all of them. Odd
+    activations let orthogonal inputs alone, so that the limit is two equal blocks; at width M their eigenvalues differ
+    by order :math:`M^{-1/2}`.
+
+    Args:
+        x: Anchors, positives and negatives of N >= 2 triplets, one after the other.
+
+    Returns:
+        As many triplets again, or one less.
+    """
+    half = x.reshape(3, -1, x.shape[1])[:, : len(x) // 6]
+    nothing = jnp.zeros_like(half)
+    copies = [jnp.concatenate([half, nothing], -1), jnp.concatenate([nothing, half], -1)]
+    return jnp.concatenate(copies, 1).reshape(-1, 2 * x.shape[1])
+
+
 def deviation(embeddings: Float[ArrayLike, "n k"], start: ContrastivePca) -> float:
     """Root mean squared sine of the principal angles between the span of embeddings and that of PCA.
 
@@ -117,7 +136,8 @@ def depart(
         num_records: Looks, at geometric times.
         horizon: Time of the last.
         first_time: Time of the first.
-        learning_rate: Of both; smaller under a strong penalty, such that steps stay within half of what is stable.
+        learning_rate: Of both. Under a penalty steps below :math:`1 / (\mu + 2 \lambda)`, with the largest eigenvalue
+            of C, are stable at its minimum.
 
     Returns:
         What was seen.
@@ -127,15 +147,14 @@ def depart(
     """
     if penalty is not None and not 0 < penalty < np.inf:
         raise BadArrayError(f"depart needs a penalty > 0, or None for the constraint, got {penalty!r}.")
-    # The penalty curves like 2 mu along the length of a column.
-    rate = learning_rate if penalty is None else min(learning_rate, 0.5 / penalty)
     times = np.geomspace(first_time, horizon, num_records)
-    ends = np.maximum(np.round(times / rate), 1).astype(int)
+    ends = np.maximum(np.round(times / learning_rate), 1).astype(int)
     seen = _depart(
         params, x, network=network, constrained=penalty is None, train_hidden=train_hidden,
-        penalty=0.0 if penalty is None else float(penalty), rate=rate, ends=jnp.asarray(ends),
+        penalty=0.0 if penalty is None else float(penalty), rate=learning_rate,
+        ends=jnp.asarray(ends),
     )  # fmt: skip
-    return Departure(jnp.asarray(ends * rate), *seen)
+    return Departure(jnp.asarray(ends * learning_rate), *seen)
 
 
 @partial(jax.jit, static_argnames=("network", "constrained", "train_hidden"))

@@ -32,10 +32,12 @@ class Optimizer:
     r"""How a network is trained.
 
     Gradient descent makes steps of ``rate`` times the largest stable one. Momentum multiplies its steps by one minus
-    its decay, so that the same number of steps covers the same time, but for 1 / (1 - decay) steps to gather speed. Adam has no such scale: its steps are
-    ``adam_rate`` times :math:`(64 / M)^{\text{width\_power}}`, and each counts as ``step_time``. In NTK parametrization a step of equal size for each
-    weight changes outputs by :math:`\sqrt M` times its size: with 1/2 the outputs of networks with one hidden layer
-    learn equally fast at all widths M; with 0, one rate for all widths, wide ones jump; with 1 they stand still.
+    its decay, so that the same number of steps covers the same time, but for 1 / (1 - decay) steps to gather speed.
+
+    Adam has no such scale. Its steps are ``adam_rate`` times :math:`(64 / M)^{\text{width\_power}}`, and each counts as
+    ``step_time``. In NTK parametrization a step of equal size for each weight changes outputs by :math:`\sqrt M` times
+    its size: with 1/2 the outputs of networks with one hidden layer learn equally fast at all widths M; with 0, one
+    rate for all widths, wide ones jump; with 1 they stand still.
 
     Attributes:
         method: ``descent``, ``momentum`` or ``adam``.
@@ -60,7 +62,9 @@ class Optimizer:
         if self.method not in _METHODS:
             raise UnknownNameError.of("optimizer", str(self.method), _METHODS)
         if self.batch_size is not None and (type(self.batch_size) is not int or self.batch_size < 2):
-            raise BadArrayError(f"Optimizer needs a batch_size of 2 triplets or more, or None, got {self.batch_size!r}.")
+            raise BadArrayError(
+                f"Optimizer needs a batch_size of 2 triplets or more, or None, got {self.batch_size!r}."
+            )
         if not 0 <= self.decay < 1:
             raise BadArrayError(f"Optimizer needs a decay of momentum in [0, 1), got {self.decay!r}.")
 
@@ -163,7 +167,7 @@ def descend(
     x: Float[Array, "n d"],
     *,
     encoder: Encoder,
-    optimizer: Optimizer = Optimizer(),  # noqa: B008 (frozen)
+    optimizer: Optimizer = Optimizer(),
     losses: tuple[Objective, ...],
     num_seeds: int = 5,
     num_records: int = 12,
@@ -243,7 +247,9 @@ def _descend(
         time, size = optimizer.step(encoder.network.width, rate * edge, adam_rate)
         ends, time = _schedule(time, horizon, first_time, num_records)
         state = jnp.zeros((), int), params, optimizer.transformation.init(params), key_rows
-        advance = partial(_advance, x=x, encoder=encoder, optimizer=optimizer, loss=loss, size=time if size is None else size)
+        advance = partial(
+            _advance, x=x, encoder=encoder, optimizer=optimizer, loss=loss, size=time if size is None else size
+        )
         look = _looker(params, x, encoder, loss)
 
         def until(state: Any, end: jax.Array) -> tuple[Any, tuple[jax.Array, ...]]:
@@ -253,7 +259,9 @@ def _descend(
             return state, look(state[1])
 
         (_, trained, *_), seen = jax.lax.scan(until, state, ends)
-        return Descended(ends * time, *seen, apply(trained, x, encoder), loss(apply(params, x, encoder)), edge, time / edge, ends[-1])
+        return Descended(
+            ends * time, *seen, apply(trained, x, encoder), loss(apply(params, x, encoder)), edge, time / edge, ends[-1]
+        )
 
     return jax.lax.map(one, jax.random.split(jax.random.fold_in(key, encoder.network.width), num_seeds))
 
