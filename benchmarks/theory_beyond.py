@@ -2,8 +2,8 @@
 
 A phase diagram of the kernel's change over width, time and learning rate for each loss; the exponent of that change in
 the width under other architectures, optimizers, batches, temperatures and normalizations; and how fast training leaves
-PCA with depth, penalties and a closing gap. Writes benchmarks/results/theory_beyond_DATASET.json, and for the first of
-the data sets docs/pictures/theory-phase.png. Only digits come with the package's dependencies; MNIST and CIFAR-10 are
+PCA with depth, penalties and a closing gap. Writes benchmarks/results/theory_{phase,beyond}_DATASET.json, and for the
+first of the data sets docs/pictures/theory-phase.png. Only digits come with the package's dependencies; MNIST and CIFAR-10 are
 read from --data. Convolutions see images that are cropped and averaged to 8 x 8 places.
 """
 
@@ -11,7 +11,6 @@ import argparse
 import io
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,8 +26,9 @@ from repsim_jax.report.plots import encode
 from repsim_jax.theory import Setup, triplets
 from repsim_jax.theory.beyond import beyond_the_theory
 from repsim_jax.theory.beyond_pca import beyond_pca
+from repsim_jax.theory.claims import Told
 from repsim_jax.theory.phase import phase_diagram
-from repsim_jax.theory.triplets import image_triplets
+from repsim_jax.theory.triplets import Triplets, image_triplets
 
 SEED, TRIPLETS, EXAMPLES = 0, 16, 2000
 TITLES = {"digits": "digits (8 x 8)", "mnist": "MNIST", "cifar10": "CIFAR-10 (first 4,000, lossless)"}
@@ -45,8 +45,8 @@ class Size(NamedTuple):
         seeds: Networks of each kind.
     """
 
-    widths: tuple[int, ...] = (64, 128, 256, 512, 1024, 2048, 4096)
-    few_widths: tuple[int, ...] = (64, 256, 1024, 4096)
+    widths: tuple[int, ...] = (64, 128, 256, 512, 1024)
+    few_widths: tuple[int, ...] = (128, 512, 2048)
     pca_widths: tuple[int, ...] = (64, 256, 1024)
     rates: tuple[float, ...] = (1 / 16, 1.0, 4.0)
     seeds: int = 5
@@ -99,30 +99,82 @@ def eight_by_eight(images: np.ndarray) -> np.ndarray:
     return kept.reshape(len(kept), 8, factor, 8, factor, -1).mean((2, 4))
 
 
-def measured(images: np.ndarray, size: Size, told: Callable[[str], None]) -> tuple[Any, list[Any]]:
-    """All of it on one data set.
+class Data(NamedTuple):
+    """Triplets of one data set.
+
+    Attributes:
+        name: Of the data set.
+        key: Draws networks.
+        given: For fully connected networks.
+        places: The same triplets as small images.
+        image_shape: Of these.
+    """
+
+    name: str
+    key: jax.Array
+    given: Triplets
+    places: Triplets
+    image_shape: tuple[int, int, int]
+
+
+def drawn(dataset: str, folder: Path | None) -> Data:
+    """Draws the triplets.
 
     Args:
-        images: (n, height, width, channels).
+        dataset: Its name.
+        folder: Where it lies.
+
+    Returns:
+        Triplets in both forms.
+    """
+    images = images_of(dataset, folder)
+    key_data, key = jax.random.split(jax.random.key(SEED))
+    small = eight_by_eight(images)
+    given = triplets(key_data, images, num_triplets=TRIPLETS)
+    return Data(dataset, key, given, image_triplets(key_data, small, num_triplets=TRIPLETS), (8, 8, small.shape[-1]))
+
+
+def claims(data: Data, size: Size, told: Told) -> dict[str, Any]:
+    """What leaves the kernel, and what leaves PCA.
+
+    Args:
+        data: Triplets.
         size: How much.
         told: Takes lines of progress.
 
     Returns:
-        The phase diagram and the claims.
+        Both claims, for JSON.
     """
-    key_data, key = jax.random.split(jax.random.key(SEED))
-    given = triplets(key_data, images, num_triplets=TRIPLETS)
-    small = eight_by_eight(images)
-    places = image_triplets(key_data, small, num_triplets=TRIPLETS)
     setup = Setup(size.few_widths, size.seeds, num_outputs=8, activations=("tanh",), horizon=16.0)
     narrow = Setup(size.pca_widths, size.seeds, num_outputs=2, activations=("tanh",))
+    found = [
+        beyond_the_theory(data.key, data.given, setup, told, images=data.places, image_shape=data.image_shape),
+        beyond_pca(data.key, data.given, narrow, told),
+    ]
+    for claim in found:
+        told(f"{claim.verdict}: {claim.name}. {claim.observed}")
+    return {"outputs_kernel": 8, "outputs_pca": 2, "claims": claims_to_json(found)["claims"]}
+
+
+def phase(data: Data, size: Size, told: Told, picture: Path | None) -> dict[str, Any]:
+    """The phase diagram.
+
+    Args:
+        data: Triplets.
+        size: How much.
+        told: Takes lines of progress.
+        picture: Where to draw it; None: nowhere.
+
+    Returns:
+        It, for JSON.
+    """
     diagram = phase_diagram(
-        key, given, widths=size.widths, rates=size.rates, num_seeds=size.seeds, horizon=128.0, num_records=10,
-        on_progress=told,
-    )  # fmt: skip
-    departed = beyond_pca(key, given, narrow, told)
-    shape = (8, 8, small.shape[-1])
-    return diagram, [beyond_the_theory(key, given, setup, told, images=places, image_shape=shape), departed]
+        data.key, data.given, widths=size.widths, rates=size.rates, num_seeds=size.seeds, on_progress=told
+    )
+    if picture is not None:
+        figure = phase_figure(diagram, data=f"{TRIPLETS} triplets of {TITLES[data.name]}")
+        picture.write_bytes(encode(figure)[0])
+    return {"outputs": 8, "phase": phase_to_json(diagram)}
 
 
 def main() -> None:
@@ -130,28 +182,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder with mnist.npz and cifar10_train_first4000_lossless.npz")
     parser.add_argument("--dataset", nargs="+", choices=tuple(TITLES), default=["digits"])
-    parser.add_argument("--small", action="store_true", help="a few minutes; writes theory_beyond_DATASET_small.json")
+    parser.add_argument("--only", choices=("phase", "beyond"), help="one of the two parts")
+    parser.add_argument("--small", action="store_true", help="a few minutes; the names of results end in _small")
     given = parser.parse_args()
     size, suffix = (SMALL, "_small") if given.small else (Size(), "")
     for place, dataset in enumerate(given.dataset):
-        start = time.perf_counter()
-        told = lambda line, start=start, dataset=dataset: print(  # noqa: E731
-            f"{dataset} {time.perf_counter() - start:7.1f} s  {line}", flush=True
-        )
-        diagram, claims = measured(images_of(dataset, given.data), size, told)
-        document = claims_to_json(claims)
-        result = {
-            "data": TITLES[dataset], "triplets": TRIPLETS, "outputs_kernel": 8, "outputs_pca": 2,
-            "seeds_per_cell": size.seeds, "seconds": time.perf_counter() - start, "phase": phase_to_json(diagram),
-            "claims": document["claims"],
-        }  # fmt: skip
-        path = record(f"theory_beyond_{dataset}{suffix}", result, seeds=[SEED], packages=("optax",))
-        for claim in claims:
-            print(f"{claim.verdict}: {claim.name}. {claim.observed}")
-        if place == 0 and not given.small:
-            figure = phase_figure(diagram, data=f"{TRIPLETS} triplets of {TITLES[dataset]}")
-            (ROOT / "docs" / "pictures" / "theory-phase.png").write_bytes(encode(figure)[0])
-        print(path.name, flush=True)
+        data = drawn(dataset, given.data)
+        picture = ROOT / "docs" / "pictures" / "theory-phase.png" if place == 0 and not given.small else None
+        for part in ("phase", "beyond") if given.only is None else (given.only,):
+            start = time.perf_counter()
+
+            def told(line: str, start: float = start, dataset: str = dataset) -> None:
+                print(f"{dataset} {time.perf_counter() - start:7.1f} s  {line}", flush=True)
+
+            result = phase(data, size, told, picture) if part == "phase" else claims(data, size, told)
+            result |= {"data": TITLES[dataset], "triplets": TRIPLETS, "seeds_per_cell": size.seeds}
+            result["seconds"] = time.perf_counter() - start
+            path = record(f"theory_{part}_{dataset}{suffix}", result, seeds=[SEED], packages=("optax",))
+            told(path.name)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ from repsim_jax.theory.triplets import Triplets
 
 # An exponent above this is called no improvement: from one width to the sixteenfold, less than a quarter off.
 _FLAT = -0.1
+# Of Adam, at the width where all powers of the width give the same.
+_ADAM_RATE, _ANCHOR_WIDTH = 0.01, 64
 # Exponents are about wide networks; narrow ones may have changed as much as they can.
 _WIDEST = 3
 
@@ -36,7 +38,7 @@ class Variation:
         convolutional: Whether the hidden layers are convolutions.
         narrowing: What the widths of the setup are divided by, for networks that cost more than the square of theirs.
         method: Of the optimizer.
-        width_power: Of Adam's rate, see ``Optimizer``.
+        width_power: The rate of Adam is 0.01 at a width of 64, and falls with the width to this power.
         num_batches: Minibatches that all triplets make, each of two at least; 1: no minibatches.
         temperature: Of the loss.
         rate: Learning rate relative to the largest stable one at the start.
@@ -146,7 +148,7 @@ def _runs(
 ) -> dict[int, Descended]:  # fmt: skip
     """Training at every width, by the width (or the channels)."""
     batch_size = None if one.num_batches == 1 else max(2, points.num_triplets // one.num_batches)
-    optimizer = Optimizer(one.method, batch_size, width_power=one.width_power)
+    optimizer = Optimizer(one.method, batch_size)
     losses = (Objective(objective.loss, objective.similarity),)
     runs = {}
     with enable_x64():
@@ -158,6 +160,7 @@ def _runs(
             runs[units] = descend(
                 key, x, encoder=Encoder(network, one.normalization, shape), optimizer=optimizer, losses=losses,
                 num_seeds=setup.num_seeds, num_records=1, temperature=one.temperature, rate=one.rate,
+                adam_rate=_ADAM_RATE * (_ANCHOR_WIDTH / units) ** one.width_power,
                 horizon=float(setup.horizon), first_time=float(setup.horizon),
             )  # fmt: skip
     return runs

@@ -21,8 +21,6 @@ from repsim_jax.theory.objectives import LOSSES, Objective
 
 Method = Literal["descent", "momentum", "adam"]
 _METHODS = ("descent", "momentum", "adam")
-# Width at which all powers of the width give Adam the same rate.
-_ANCHOR_WIDTH = 64
 # Of each of the two power iterations: an eigenvalue to about one percent where the next is 3 % smaller.
 _ITERATIONS = 80
 
@@ -34,16 +32,15 @@ class Optimizer:
     Gradient descent makes steps of ``rate`` times the largest stable one. Momentum multiplies its steps by one minus
     its decay, so that the same number of steps covers the same time, but for 1 / (1 - decay) steps to gather speed.
 
-    Adam has no such scale. Its steps are ``adam_rate`` times :math:`(64 / M)^{\text{width\_power}}`, and each counts as
-    ``step_time``. In NTK parametrization a step of equal size for each weight changes outputs by :math:`\sqrt M` times
-    its size: with 1/2 the outputs of networks with one hidden layer learn equally fast at all widths M; with 0, one
-    rate for all widths, wide ones jump; with 1 they stand still.
+    Adam has no such scale: its steps are ``adam_rate`` times the width to some power that the caller knows, and each
+    counts as ``step_time``. In NTK parametrization a step of equal size for each weight changes outputs by
+    :math:`\sqrt M` times its size: with rates like :math:`M^{-1/2}` the outputs of networks with one hidden layer learn
+    equally fast at all widths M; with one rate for all widths, wide ones jump; with rates like 1/M they stand still.
 
     Attributes:
         method: ``descent``, ``momentum`` or ``adam``.
         batch_size: Triplets in a step, drawn anew without repetition; None: all.
         decay: Of momentum, in [0, 1).
-        width_power: Of Adam's rate.
         step_time: Time that a step of Adam counts as; a quarter is what gradient descent takes at a tenth of its edge
             on InfoNCE of 16 triplets.
 
@@ -55,7 +52,6 @@ class Optimizer:
     method: Method = "descent"
     batch_size: int | None = None
     decay: float = 0.9
-    width_power: float = 0.5
     step_time: float = 0.25
 
     def __post_init__(self) -> None:
@@ -74,21 +70,6 @@ class Optimizer:
         if self.method == "momentum":
             return optax.chain(optax.trace(self.decay), optax.scale(1.0 - self.decay))
         return optax.scale_by_adam() if self.method == "adam" else optax.identity()
-
-    def step(self, width: int, rate: jax.Array, adam_rate: Any) -> tuple[Any, Any]:
-        """How long a step takes, and what its direction is multiplied by.
-
-        Args:
-            width: M.
-            rate: Of gradient descent.
-            adam_rate: Of Adam at a width of 64.
-
-        Returns:
-            The time, and the factor; None where that is the time, whatever it is rounded to.
-        """
-        if self.method == "adam":
-            return self.step_time, adam_rate * (_ANCHOR_WIDTH / width) ** self.width_power
-        return rate, None
 
 
 class Descended(NamedTuple):
@@ -193,7 +174,7 @@ def descend(
         which: Which of the losses.
         temperature: Of that loss, in place of its own.
         rate: Of gradient descent and momentum, relative to the largest stable one at the start; 1 is the edge.
-        adam_rate: Of Adam, at a width of 64.
+        adam_rate: Of Adam, the size of a step of each weight.
         horizon: Time at the end.
         first_time: Time of the first look.
 
@@ -231,6 +212,25 @@ def _checked_positive(**numbers: Any) -> None:
             raise BadArrayError(f"descend needs a finite {name} > 0, got {value!r}.")
 
 
+def starts(
+    key: jax.Array, encoder: Encoder, num_inputs: int, num_seeds: int, dtype: jnp.dtype | type = jnp.float32
+) -> Params:
+    """The networks that ``descend`` trains, as they are before training.
+
+    Args:
+        key: As in ``descend``.
+        encoder: As in ``descend``.
+        num_inputs: Features d of a point.
+        num_seeds: As in ``descend``.
+        dtype: That of the points.
+
+    Returns:
+        Parameters with a leading axis of seeds.
+    """
+    keys = jax.random.split(jax.random.fold_in(key, encoder.network.width), num_seeds)
+    return jax.vmap(lambda one: init(one, encoder, num_inputs, dtype))(keys)
+
+
 @partial(jax.jit, static_argnames=("encoder", "optimizer", "losses", "num_seeds", "num_records"))
 def _descend(
     key: jax.Array, x: jax.Array, *, encoder: Encoder, optimizer: Optimizer, losses: tuple[Objective, ...],
@@ -240,15 +240,15 @@ def _descend(
     def loss(f: jax.Array) -> jax.Array:
         return jax.lax.switch(which, [partial(_value, one, temperature) for one in losses], f)
 
-    def one(key: jax.Array) -> Descended:
-        key_init, key_edge, key_rows = jax.random.split(key, 3)
-        params = init(key_init, encoder, x.shape[1], x.dtype)
+    def one(given: tuple[Params, jax.Array]) -> Descended:
+        params, key = given
+        key_edge, key_rows = jax.random.split(key)
         edge = stable_rate(key_edge, params, lambda p: apply(p, x, encoder), loss)
-        time, size = optimizer.step(encoder.network.width, rate * edge, adam_rate)
-        ends, time = _schedule(time, horizon, first_time, num_records)
+        is_adam = optimizer.method == "adam"
+        ends, time = _schedule(optimizer.step_time if is_adam else rate * edge, horizon, first_time, num_records)
         state = jnp.zeros((), int), params, optimizer.transformation.init(params), key_rows
         advance = partial(
-            _advance, x=x, encoder=encoder, optimizer=optimizer, loss=loss, size=time if size is None else size
+            _advance, x=x, encoder=encoder, optimizer=optimizer, loss=loss, size=adam_rate if is_adam else time
         )
         look = _looker(params, x, encoder, loss)
 
@@ -263,7 +263,8 @@ def _descend(
             ends * time, *seen, apply(trained, x, encoder), loss(apply(params, x, encoder)), edge, time / edge, ends[-1]
         )
 
-    return jax.lax.map(one, jax.random.split(jax.random.fold_in(key, encoder.network.width), num_seeds))
+    keys = jax.random.split(jax.random.fold_in(key, 1), num_seeds)
+    return jax.lax.map(one, (starts(key, encoder, x.shape[1], num_seeds, x.dtype), keys))
 
 
 def _value(objective: Objective, temperature: Any, f: jax.Array) -> jax.Array:
