@@ -3,8 +3,8 @@
 A phase diagram of the kernel's change over width, time and learning rate for each loss; the exponent of that change in
 the width under other architectures, optimizers, batches, temperatures and normalizations; and how fast training leaves
 PCA with depth, penalties and a closing gap. Writes benchmarks/results/theory_{phase,beyond}_DATASET.json, and for the
-first of the data sets docs/pictures/theory-phase.png. Only digits come with the package's dependencies; MNIST and CIFAR-10 are
-read from --data. Convolutions see images that are cropped and averaged to 8 x 8 places.
+first of the data sets docs/pictures/theory-phase.png. Only digits come with the package's dependencies; MNIST and
+CIFAR-10 are read from --data. Convolutions see images that are cropped and averaged to 8 x 8 places.
 """
 
 import argparse

@@ -99,9 +99,11 @@ def phase_diagram(
         The diagram, computed in float64.
 
     Raises:
-        BadArrayError: If widths or rates do not rise, or there are too few.
+        BadArrayError: If widths, rates or times do not rise, or there are too few.
     """
     _checked(losses, widths, rates)
+    if not 0 < first_time < horizon < np.inf:
+        raise BadArrayError(f"phase_diagram needs 0 < first_time < horizon, got {first_time!r} and {horizon!r}.")
     told = on_progress or (lambda _: None)
     bare = tuple(Objective(one.loss, one.similarity) for one in losses)
     times = np.geomspace(first_time, horizon, num_records)

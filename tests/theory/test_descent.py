@@ -23,8 +23,10 @@ LOSSES = (Objective("linear", "dot"), Objective("infonce", "cosine"))
 
 
 def run(**changes: object) -> Descended:
+    """In float64; what keeps the shapes of the default shares its program."""
     options = {"encoder": SMALL, "losses": LOSSES, "num_seeds": 2, "num_records": 3, "rate": 0.5, "which": 1}
-    return descend(KEY, jnp.asarray(POINTS), **{**options, **changes})  # pyright: ignore[reportArgumentType]
+    with enable_x64():
+        return descend(KEY, jnp.asarray(POINTS), **{**options, **changes})  # pyright: ignore[reportArgumentType]
 
 
 def start(seed: int = 0, encoder: Encoder = SMALL) -> tuple:
@@ -63,10 +65,11 @@ def test_nothing_that_curves_upward_has_no_edge():
     assert float(stable_rate(KEY, jnp.ones(3), lambda p: p, lambda f: -jnp.sum(f * f))) == np.inf
 
 
+@pytest.mark.slow
 def test_small_steps_follow_the_closed_form_of_the_linear_loss():
     encoder = Encoder(Network(4096, 2))
     with enable_x64():
-        seen = run(encoder=encoder, losses=LOSSES[:1], which=0, rate=1e-3, horizon=0.2, num_seeds=2)
+        seen = run(encoder=encoder, losses=LOSSES[:1], which=0, rate=2e-4, horizon=0.2)
         params = start(1, encoder)
         modes = growth(np.asarray(tangent_kernel(params, jnp.asarray(POINTS), encoder)))
         before = np.asarray(apply(params, jnp.asarray(POINTS), encoder))
@@ -76,7 +79,10 @@ def test_small_steps_follow_the_closed_form_of_the_linear_loss():
         np.testing.assert_allclose(seen.times[:, -1], 0.2, rtol=1e-12)
 
 
-@pytest.mark.parametrize("method", ["descent", "momentum", "adam"])
+@pytest.mark.parametrize(
+    "method",
+    ["descent", pytest.param("momentum", marks=pytest.mark.slow), pytest.param("adam", marks=pytest.mark.slow)],
+)
 def test_steps_are_those_of_optax_in_a_plain_loop(method: str):
     with enable_x64():
         seen = run(optimizer=Optimizer(method), horizon=3.0, adam_rate=0.02)  # pyright: ignore[reportArgumentType]
@@ -84,7 +90,7 @@ def test_steps_are_those_of_optax_in_a_plain_loop(method: str):
         optimizer = {
             "descent": optax.sgd(rate),
             "momentum": optax.sgd(0.1 * rate, momentum=0.9),
-            "adam": optax.adam(0.02 * 2),  # the rate at width 64, and twice that at a width of 16
+            "adam": optax.adam(0.02),
         }[method]
         params, x = start(), jnp.asarray(POINTS)
         state = optimizer.init(params)
@@ -100,26 +106,27 @@ def test_steps_are_those_of_optax_in_a_plain_loop(method: str):
         assert float(seen.change[0, -1]) == pytest.approx(float(wanted), rel=1e-8)
 
 
+@pytest.mark.slow
 def test_a_batch_of_all_triplets_is_no_minibatch_and_a_smaller_one_is():
-    with enable_x64():
-        whole = run(which=0, horizon=0.5)
-        permuted = run(which=0, horizon=0.5, optimizer=Optimizer(batch_size=6))
-        part = run(which=0, horizon=0.5, optimizer=Optimizer(batch_size=3))
+    whole = run(which=0, horizon=0.5)
+    permuted = run(which=0, horizon=0.5, optimizer=Optimizer(batch_size=6))
+    part = run(which=0, horizon=0.5, optimizer=Optimizer(batch_size=3))
     np.testing.assert_allclose(permuted.outputs, whole.outputs, rtol=1e-9)
     assert not np.allclose(part.outputs, whole.outputs, rtol=1e-2)
 
 
+@pytest.mark.slow
 def test_many_small_minibatch_steps_go_where_all_triplets_go():
     """The gradient of a minibatch is scaled to be that of all triplets on average; unscaled, it would be half."""
-    with enable_x64():
-        whole = run(which=0, horizon=0.3, rate=0.002)
-        part = run(which=0, horizon=0.3, rate=0.002, optimizer=Optimizer(batch_size=3))
-    assert relative_error(part.outputs[0], whole.outputs[0]) < 0.03
+    whole, half = (run(which=0, horizon=horizon, rate=0.0005).outputs[0] for horizon in (0.3, 0.15))
+    part = run(which=0, horizon=0.3, rate=0.0005, optimizer=Optimizer(batch_size=3)).outputs[0]
+    assert relative_error(half, whole) > 0.2
+    assert relative_error(part, whole) < 0.1
 
 
 def test_looks_are_geometric_and_end_at_the_horizon_in_whole_steps():
     seen = run(rate=0.01, horizon=4.0, first_time=1.0)
-    np.testing.assert_allclose(seen.times, [[1, 2, 4]] * 2, rtol=0.03)
+    np.testing.assert_allclose(seen.times, [[1, 2, 4]] * 2, rtol=0.05)
     np.testing.assert_allclose(seen.times[:, -1], 4.0, rtol=1e-5)
     np.testing.assert_array_less(seen.rate, 0.01 * (1 + 1e-6))
     np.testing.assert_allclose(seen.rate * seen.stable_rate * seen.num_steps, 4.0, rtol=1e-5)
@@ -139,8 +146,9 @@ def test_losses_temperatures_rates_and_times_compile_once():
 
 def test_the_temperature_given_is_that_of_the_loss():
     seen = run(temperature=0.3)
-    f = apply(jax.tree.map(lambda leaf: leaf.astype(jnp.float32), start()), jnp.asarray(POINTS, jnp.float32), SMALL)
-    assert float(seen.start_loss[0]) == pytest.approx(float(Objective("infonce", "cosine", 0.3)(f)), rel=1e-4)
+    with enable_x64():
+        wanted = Objective("infonce", "cosine", 0.3)(apply(start(), jnp.asarray(POINTS), SMALL))
+    assert float(seen.start_loss[0]) == pytest.approx(float(wanted), rel=1e-9)
 
 
 @pytest.mark.parametrize(
