@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from repsim_jax.report.fits import fit_summary, fit_to_json, write_fit
     from repsim_jax.report.ntk import ntk_summary, ntk_to_json, write_ntk
     from repsim_jax.report.page import render, write
+    from repsim_jax.report.phase import phase_figure, phase_to_json
     from repsim_jax.report.plots import figures
     from repsim_jax.report.tables import to_csv, to_json
 
@@ -28,6 +29,8 @@ _HOMES = {
     "fit_to_json": "fits",
     "ntk_summary": "ntk",
     "ntk_to_json": "ntk",
+    "phase_figure": "phase",
+    "phase_to_json": "phase",
     "render": "page",
     "to_csv": "tables",
     "to_json": "tables",
@@ -51,6 +54,8 @@ __all__ = [
     "fit_to_json",
     "ntk_summary",
     "ntk_to_json",
+    "phase_figure",
+    "phase_to_json",
     "render",
     "to_csv",
     "to_json",

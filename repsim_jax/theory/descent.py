@@ -258,10 +258,11 @@ def _descend(
             state = jax.lax.while_loop(alive, advance, state)
             return state, look(state[1])
 
-        (_, trained, *_), seen = jax.lax.scan(until, state, ends)
+        (_, trained, *_), (change, values, moved) = jax.lax.scan(until, state, ends)
         return Descended(
-            ends * time, *seen, apply(trained, x, encoder), loss(apply(params, x, encoder)), edge, time / edge, ends[-1]
-        )
+            times=ends * time, change=change, loss=values, moved=moved, outputs=apply(trained, x, encoder),
+            start_loss=loss(apply(params, x, encoder)), stable_rate=edge, rate=time / edge, num_steps=ends[-1],
+        )  # fmt: skip
 
     keys = jax.random.split(jax.random.fold_in(key, 1), num_seeds)
     return jax.lax.map(one, (starts(key, encoder, x.shape[1], num_seeds, x.dtype), keys))
@@ -274,7 +275,7 @@ def _value(objective: Objective, temperature: Any, f: jax.Array) -> jax.Array:
 
 
 def _schedule(step: Any, horizon: Any, first_time: Any, num_records: int) -> tuple[jax.Array, jax.Array]:
-    """Steps at which to look, the start included, and the size of a step that ends on the horizon exactly."""
+    """Steps after which to look, and the size of a step that ends on the horizon exactly."""
     # Where nothing curves upward any step is stable: a step for each look then.
     step = jnp.where(jnp.isfinite(step), step, horizon / num_records)
     num_steps = jnp.ceil(horizon / step * (1 - 1e-9))
