@@ -26,7 +26,8 @@ def run(**changes: object) -> Descended:
     """In float64; what keeps the shapes of the default shares its program."""
     options = {"encoder": SMALL, "losses": LOSSES, "num_seeds": 2, "num_records": 3, "rate": 0.5, "which": 1}
     with enable_x64():
-        return descend(KEY, jnp.asarray(POINTS), **{**options, **changes})  # pyright: ignore[reportArgumentType]
+        seen = descend(KEY, jnp.asarray(POINTS), **{**options, **changes})  # pyright: ignore[reportArgumentType]
+    return Descended(*map(np.asarray, seen))
 
 
 def start(seed: int = 0, encoder: Encoder = SMALL) -> tuple:
