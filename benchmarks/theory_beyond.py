@@ -2,8 +2,8 @@
 
 A phase diagram of the kernel's change over width, time and learning rate for each loss; the exponent of that change in
 the width under other architectures, optimizers, batches, temperatures and normalizations; and how fast training leaves
-PCA with depth, penalties and a closing gap. Writes benchmarks/results/theory_{phase,beyond}_DATASET.json, and for the
-first of the data sets docs/pictures/theory-phase.png. Only digits come with the package's dependencies; MNIST and
+PCA with depth, penalties and a closing gap. Writes benchmarks/results/theory_{phase,beyond,pca}_DATASET.json, and for
+the first of the data sets docs/pictures/theory-phase.png. Only digits come with the package's dependencies; MNIST and
 CIFAR-10 are read from --data. Convolutions see images that are cropped and averaged to 8 x 8 places.
 """
 
@@ -23,7 +23,7 @@ from _record import ROOT, record
 from repsim_jax.report.claims import claims_to_json
 from repsim_jax.report.phase import phase_figure, phase_to_json
 from repsim_jax.report.plots import encode
-from repsim_jax.theory import Setup, triplets
+from repsim_jax.theory import Claim, Setup, triplets
 from repsim_jax.theory.beyond import beyond_the_theory
 from repsim_jax.theory.beyond_pca import beyond_pca
 from repsim_jax.theory.claims import Told
@@ -31,6 +31,7 @@ from repsim_jax.theory.phase import phase_diagram
 from repsim_jax.theory.triplets import Triplets, image_triplets
 
 SEED, TRIPLETS, EXAMPLES = 0, 16, 2000
+PARTS = ("phase", "beyond", "pca")
 TITLES = {"digits": "digits (8 x 8)", "mnist": "MNIST", "cifar10": "CIFAR-10 (first 4,000, lossless)"}
 
 
@@ -134,8 +135,8 @@ def drawn(dataset: str, folder: Path | None) -> Data:
     return Data(dataset, key, given, image_triplets(key_data, small, num_triplets=TRIPLETS), (8, 8, small.shape[-1]))
 
 
-def claims(data: Data, size: Size, told: Told) -> dict[str, Any]:
-    """What leaves the kernel, and what leaves PCA.
+def beyond(data: Data, size: Size, told: Told) -> Claim:
+    """What leaves the kernel.
 
     Args:
         data: Triplets.
@@ -143,17 +144,39 @@ def claims(data: Data, size: Size, told: Told) -> dict[str, Any]:
         told: Takes lines of progress.
 
     Returns:
-        Both claims, for JSON.
+        The claim.
     """
     setup = Setup(size.few_widths, size.seeds, num_outputs=8, activations=("tanh",), horizon=16.0)
-    narrow = Setup(size.pca_widths, size.seeds, num_outputs=2, activations=("tanh",))
-    found = [
-        beyond_the_theory(data.key, data.given, setup, told, images=data.places, image_shape=data.image_shape),
-        beyond_pca(data.key, data.given, narrow, told),
-    ]
-    for claim in found:
-        told(f"{claim.verdict}: {claim.name}. {claim.observed}")
-    return {"outputs_kernel": 8, "outputs_pca": 2, "claims": claims_to_json(found)["claims"]}
+    return beyond_the_theory(data.key, data.given, setup, told, images=data.places, image_shape=data.image_shape)
+
+
+def departed(data: Data, size: Size, told: Told) -> Claim:
+    """What leaves PCA.
+
+    Args:
+        data: Triplets.
+        size: How much.
+        told: Takes lines of progress.
+
+    Returns:
+        The claim.
+    """
+    setup = Setup(size.pca_widths, size.seeds, num_outputs=2, activations=("tanh",))
+    return beyond_pca(data.key, data.given, setup, told)
+
+
+def of_claim(claim: Claim, told: Told) -> dict[str, Any]:
+    """A claim for JSON.
+
+    Args:
+        claim: What was found.
+        told: Takes the verdict.
+
+    Returns:
+        The claim, under its name.
+    """
+    told(f"{claim.verdict}: {claim.name}. {claim.observed}")
+    return {"claim": claims_to_json([claim])["claims"][0]}
 
 
 def phase(data: Data, size: Size, told: Told, picture: Path | None) -> dict[str, Any]:
@@ -174,7 +197,7 @@ def phase(data: Data, size: Size, told: Told, picture: Path | None) -> dict[str,
     if picture is not None:
         figure = phase_figure(diagram, data=f"{TRIPLETS} triplets of {TITLES[data.name]}")
         picture.write_bytes(encode(figure)[0])
-    return {"outputs": 8, "phase": phase_to_json(diagram)}
+    return {"phase": phase_to_json(diagram)}
 
 
 def main() -> None:
@@ -182,20 +205,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder with mnist.npz and cifar10_train_first4000_lossless.npz")
     parser.add_argument("--dataset", nargs="+", choices=tuple(TITLES), default=["digits"])
-    parser.add_argument("--only", choices=("phase", "beyond"), help="one of the two parts")
+    parser.add_argument("--only", choices=PARTS, help="one of the parts")
     parser.add_argument("--small", action="store_true", help="a few minutes; the names of results end in _small")
     given = parser.parse_args()
     size, suffix = (SMALL, "_small") if given.small else (Size(), "")
     for place, dataset in enumerate(given.dataset):
         data = drawn(dataset, given.data)
         picture = ROOT / "docs" / "pictures" / "theory-phase.png" if place == 0 and not given.small else None
-        for part in ("phase", "beyond") if given.only is None else (given.only,):
+        for part in PARTS if given.only is None else (given.only,):
             start = time.perf_counter()
 
             def told(line: str, start: float = start, dataset: str = dataset) -> None:
                 print(f"{dataset} {time.perf_counter() - start:7.1f} s  {line}", flush=True)
 
-            result = phase(data, size, told, picture) if part == "phase" else claims(data, size, told)
+            if part == "phase":
+                result = phase(data, size, told, picture)
+            else:
+                result = of_claim((beyond if part == "beyond" else departed)(data, size, told), told)
             result |= {"data": TITLES[dataset], "triplets": TRIPLETS, "seeds_per_cell": size.seeds}
             result["seconds"] = time.perf_counter() - start
             path = record(f"theory_{part}_{dataset}{suffix}", result, seeds=[SEED], packages=("optax",))

@@ -146,7 +146,8 @@ class _Applied:
 def _coupled_kernel(params: Params, x: jax.Array, encoder: Encoder) -> jax.Array:
     outputs, backward = jax.vjp(lambda p: apply(p, x, encoder), params)
     each = jnp.eye(outputs.size, dtype=outputs.dtype).reshape(-1, *outputs.shape)
-    (jacobian,) = jax.vmap(backward)(each)
+    # One output after the other: the signals of all at once do not fit into the caches.
+    (jacobian,) = jax.lax.map(backward, each)
     flat = [leaf.reshape(outputs.size, -1) for leaf in jacobian]
     return sum(leaf @ leaf.T for leaf in flat).reshape(*outputs.shape, *outputs.shape)  # pyright: ignore
 
