@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from repsim_jax._compat import enable_x64
-from repsim_jax.theory.claims import Claim, Judged, Series, Setup, Told, interval_told, networks, one_of
+from repsim_jax.theory.claims import Claim, Judged, Series, Setup, Told, interval_told, start_of
 from repsim_jax.theory.departure import Departure, at_pca, depart, deviation, doubled, penalized_scales
 from repsim_jax.theory.exponents import exponent
 from repsim_jax.theory.networks import Network
@@ -107,10 +107,9 @@ def _started(
 ) -> tuple[Network, Any, list[ContrastivePca]]:
     """Networks at PCA of their features, scaled to where the penalty is at its minimum."""
     network = _network(setup, case, width)
-    params = networks(key, setup, network, x.shape[1])
     placed, starts = [], []
     for seed in range(setup.num_seeds):
-        at, start = at_pca(one_of(params, seed), x, network)
+        at, start = at_pca(start_of(key, network, x.shape[1], seed), x, network)
         if case.penalty is not None:
             scales = penalized_scales(start.eigenvalues[: case.num_outputs], case.penalty)
             at = (*at[:-1], at[-1] * scales)

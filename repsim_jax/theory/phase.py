@@ -21,8 +21,9 @@ from repsim_jax.theory.triplets import Triplets
 RICH = 0.1
 LOSSES = (
     Objective("linear", "dot"),
-    Objective("logistic", "dot"),
+    Objective("spectral_batch", "dot"),
     Objective("spectral", "dot"),
+    Objective("logistic", "dot"),
     Objective("linear", "cosine"),
     Objective("infonce", "cosine"),
     Objective("barlow_twins", "cosine"),
