@@ -54,6 +54,13 @@ def verify(
     outputs: Annotated[int, typer.Option(min=1, help="Outputs of the networks.")] = 16,
     components: Annotated[int, typer.Option(min=1, help="Outputs of those that are held against PCA.")] = 2,
     horizon: Annotated[float, typer.Option(help="Time of gradient flow.")] = 16.0,
+    beyond: Annotated[
+        bool,
+        typer.Option(
+            "--beyond",
+            help="Also what lies beyond the theory, and the phase diagram; ten minutes and more on two cores.",
+        ),
+    ] = False,
     seed: Annotated[int, typer.Option(help="Of triplets and networks.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder of the page, pictures and document.")] = Path("repsim-theory"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the claims as JSON instead of a summary.")] = False,
@@ -64,6 +71,9 @@ def verify(
     losses with a lower bound keep it under dot products too, others escape; with orthonormal output weights frozen
     features give PCA exactly, and trained ones stay near. Each is marked as the paper's, our derivation or our
     measurement. Verdicts hold on these data, at these widths, up to --horizon.
+
+    --beyond adds depth, ReLU, LayerNorm, BatchNorm, minibatches, momentum, Adam, temperature and learning rates; what
+    pulls a network away from PCA; and a diagram of the kernel's change over width, time and learning rate.
 
     \b
     repsim theory verify                                           # scikit-learn's digits, about two minutes
@@ -90,11 +100,12 @@ def verify(
             key_data, examples(path, part, limit), num_triplets=triplets, view_noise=view_noise
         )  # fmt: skip
         with _telling() as told:
-            claims = instrument.verify(key_networks, given, setup=setup, on_progress=told)
+            claims = instrument.verify(key_networks, given, setup=setup, beyond=beyond, on_progress=told)
+            phase = instrument.phase_diagram(key_networks, given, num_seeds=seeds, on_progress=told) if beyond else None
         provenance = {key.replace("_", " "): str(value) for key, value in _provenance(path).items()}
         provenance |= {"triplets": str(triplets), "view noise": f"{view_noise:g}", "hidden layers": str(hidden),
                        "outputs": str(outputs), "seed": str(seed)}  # fmt: skip
-        page = report.write_claims(claims, out / folder, provenance=provenance)
+        page = report.write_claims(claims, out / folder, phase=phase, provenance=provenance)
         documents.append(report.claims_to_json(claims, provenance=provenance))
         if not as_json:
             console.print(report.claims_summary(claims))

@@ -87,7 +87,7 @@ def checked_inputs(
             f"{operation} compares inputs of one shape and dtype: got x {x.shape} {x.dtype} and y {y.shape} {y.dtype}."
         )
     leaves = [w for w in jax.tree.leaves(model.params) if jnp.issubdtype(w.dtype, jnp.inexact) and not is_traced(w)]
-    if not _finite(leaves):
+    if not _all_finite(leaves):
         raise BadArrayError(f"{operation}: parameters hold NaN or infinity; train the model anew or load it again.")
     _check_outputs(operation, model, x, outputs)
     return x, y
@@ -97,10 +97,16 @@ def _examples(operation: str, name: str, x: Any) -> jax.Array:
     x = jnp.asarray(x)
     if x.ndim < 1 or x.size == 0:
         raise BadArrayError(f"{operation} needs {name} (n, ...) with at least one example, got shape {x.shape}.")
-    if jnp.issubdtype(x.dtype, jnp.inexact) and not is_traced(x) and not _finite([x]):
+    if jnp.issubdtype(x.dtype, jnp.inexact) and not is_traced(x) and not _all_finite([x]):
         bad = np.flatnonzero(~np.asarray(jnp.isfinite(x.reshape(len(x), -1)).all(1)))
         raise BadArrayError(f"{operation}: {name} holds NaN or infinity in {bad.size} rows, the first is {bad[0]}.")
     return x
+
+
+def _all_finite(arrays: list[jax.Array]) -> bool:
+    """Whether they are, as far as that can be told: inside of another program nothing is computed yet."""
+    found = _finite(arrays)
+    return is_traced(found) or bool(found)
 
 
 @jax.jit

@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from repsim_jax.report.courses import course_to_json, courses_chart
+from repsim_jax.report.phase import phase_figure, phase_to_json
 from repsim_jax.report.plots import LIGHT, drawable, settings
 from repsim_jax.report.row_charts import ACCENT, SECOND, WEAK, Chart, frame
-from repsim_jax.report.sheets import environment, picture_of, shortened, write_files
+from repsim_jax.report.sheets import Picture, environment, picture_of, shortened, write_files
 from repsim_jax.report.tables import number
 from repsim_jax.report.text import shorten, styled
 
 if TYPE_CHECKING:
     from rich.console import Group
 
-    from repsim_jax.theory import Claim, Series
+    from repsim_jax.theory import Claim, PhaseDiagram, Series
 
 CLAIMS_PAGE, CLAIMS_DOCUMENT = "claims.html", "claims.json"
 SCHEMA = "repsim.theory.claims/1"
@@ -29,13 +30,15 @@ _MOST_LETTERS, _AXIS_LETTERS = 44, 52
 
 
 def write_claims(
-    claims: "Sequence[Claim]", out: str | os.PathLike[str], *, provenance: Mapping[str, str] | None = None
-) -> Path:
+    claims: "Sequence[Claim]", out: str | os.PathLike[str], *, phase: "PhaseDiagram | None" = None,
+    provenance: Mapping[str, str] | None = None,
+) -> Path:  # fmt: skip
     """Writes the page of the claims, a picture of each and the document (``claims.json``) into a folder.
 
     Args:
         claims: From ``theory.verify``.
         out: The folder, made where it does not exist.
+        phase: From ``theory.phase_diagram``; a chapter of its own.
         provenance: How the numbers came about, as label and text.
 
     Returns:
@@ -45,11 +48,27 @@ def write_claims(
         FileError: If the folder cannot be written; NoSpaceError if the disk is full.
     """
     drawn = [[picture_of(chart, chart.figure) for chart in charts] for charts in map(claim_charts, claims)]
-    files = {path: content for pictures in drawn for one in pictures for path, content in one.files.items()}
+    diagram = [] if phase is None else [_diagram(phase, (provenance or {}).get("data", ""))]
+    files = {path: content for pictures in [*drawn, diagram] for one in pictures for path, content in one.files.items()}
     document = claims_to_json(claims, provenance=provenance)
+    if phase is not None:
+        document["phase"] = phase_to_json(phase)
     files[CLAIMS_DOCUMENT] = (json.dumps(document, indent=1, allow_nan=False) + "\n").encode()
-    files[CLAIMS_PAGE] = _page(claims, drawn, provenance or {}).encode()
+    files[CLAIMS_PAGE] = _page(claims, drawn, diagram, provenance or {}).encode()
     return write_files(Path(out), files, page=CLAIMS_PAGE)
+
+
+def _diagram(phase: "PhaseDiagram", data: str) -> Picture:
+    caption = (
+        "Where a network is as good as its kernel (dark) and where it learns features (bright), by loss, learning "
+        "rate, width and time."
+    )
+    chart = Chart(
+        "phase-diagram", "How much of its tangent kernel a network loses", caption,
+        "Change of the tangent kernel over time and width, a panel for each loss and learning rate.",
+        phase_figure(phase, data=data),
+    )  # fmt: skip
+    return picture_of(chart, chart.figure)
 
 
 def claims_to_json(claims: "Sequence[Claim]", *, provenance: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -176,7 +195,9 @@ def _wrapped(text: str) -> str:
     return "\n".join(textwrap.wrap(text, _AXIS_LETTERS))
 
 
-def _page(claims: "Sequence[Claim]", drawn: list[Any], provenance: Mapping[str, str]) -> str:
+def _page(
+    claims: "Sequence[Claim]", drawn: list[list[Picture]], diagram: list[Picture], provenance: Mapping[str, str]
+) -> str:
     import repsim_jax
 
     holding = sum(claim.verdict.startswith("holds") for claim in claims)
@@ -185,5 +206,6 @@ def _page(claims: "Sequence[Claim]", drawn: list[Any], provenance: Mapping[str, 
         title="When is a wide contrastive network a kernel, or PCA?",
         lead=f"{holding} of {len(claims)} claims hold on these data, at these widths and times.",
         claims=list(zip(claims, drawn, strict=True)),
+        diagram=diagram,
         provenance=shortened({str(label): str(text) for label, text in provenance.items()}),
     )  # fmt: skip

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from repsim_jax._compat import enable_x64
+from repsim_jax.theory.beyond import beyond_the_theory
+from repsim_jax.theory.beyond_pca import beyond_pca
 from repsim_jax.theory.claims import Claim, Setup, Told
 from repsim_jax.theory.constancy import cosine_constancy, courses_of, dot_boundary
 from repsim_jax.theory.courses import Course
@@ -20,6 +22,7 @@ def verify(
     given: Triplets,
     *,
     setup: Setup = Setup(),  # noqa: B008 (frozen)
+    beyond: bool = False,
     on_progress: Told | None = None,
 ) -> tuple[Claim, ...]:
     """Tests every claim on triplets of real examples.
@@ -28,6 +31,7 @@ def verify(
         key: Random key; draws all networks.
         given: From ``triplets``.
         setup: Widths, seeds and horizons.
+        beyond: Whether to look beyond the theory as well: ``beyond_the_theory`` and ``beyond_pca``, many minutes.
         on_progress: Called with a line for each step.
 
     Returns:
@@ -40,13 +44,16 @@ def verify(
     told = on_progress or (lambda _: None)
     with enable_x64():
         x = jnp.asarray(given.points)
-        return (
+        claims = (
             cosine_constancy(key, x, setup, told),
             dot_escape(key, x, setup, told),
             dot_boundary(key, x, setup, told),
             frozen_is_pca(key, x, setup, told),
             trained_is_near_pca(key, x, setup, told),
         )
+    if not beyond:
+        return claims
+    return (*claims, beyond_the_theory(key, given, setup, told), beyond_pca(key, given, setup, told))
 
 
 def drift(
