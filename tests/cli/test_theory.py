@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from repsim_jax.cli import app
+from repsim_jax.cli.theory import _sources
 
 QUICK = ("--widths", "16,32,64", "--seeds", "3", "--triplets", "4", "--horizon", "0.25")
 
@@ -33,6 +34,14 @@ def test_claims_become_a_page_a_document_and_pictures(tmp_path: Path):
     assert all(one["name"] in page for one in document["claims"])
     assert 5 <= len(list((tmp_path / "out" / "figures").glob("*.png"))) <= 7
     assert len(document["claims"][2]["courses"]) == 6
+
+
+def test_a_folder_is_the_sets_that_are_known_in_it_unless_a_column_says_otherwise(tmp_path: Path):
+    np.savez(tmp_path / "mnist.npz", x_train=np.zeros((4, 2, 2)))
+    folder = str(tmp_path)
+    assert _sources(folder, None) == [("mnist", str(tmp_path / "mnist.npz"), "x_train")]
+    assert _sources(folder, "jpeg") == [("", folder, "jpeg")]
+    assert _sources("digits", None) == [("", "digits", None)]
 
 
 @pytest.mark.parametrize(
