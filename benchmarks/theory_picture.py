@@ -1,4 +1,4 @@
-"""When a contrastive network keeps its tangent kernel: python benchmarks/theory_picture.py [results/theory_digits.json].
+"""When a contrastive network keeps its tangent kernel: python benchmarks/theory_picture.py [results/NAME.json].
 
 Draws docs/pictures/theory-when.png from the claims that `repsim theory verify` has written: two losses of cosines, four
 of dot products with a lower bound, two without.
