@@ -13,6 +13,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+_MADE = (":!benchmarks/results", ":!docs/pictures")
 ALWAYS = ("repsim_jax", "jax", "jaxlib", "flax", "numpy")
 
 
@@ -50,8 +51,8 @@ def record(
         ),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": _git("rev-parse", "HEAD"),
-        # Results of an earlier run are no change of the code that is measured.
-        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results")),
+        # Results and pictures of an earlier run are no change of the code that is measured.
+        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no", "--", ".", *_MADE)),
         "versions": {"python": platform.python_version(), **versions, **(rivals or {})},
         "machine": machine(),
         "seeds": list(seeds),
