@@ -202,7 +202,8 @@ def checked_difference(case: Case, name: str, kernels: dict[str, np.ndarray]) ->
     difference = float(np.abs(kernels[name] - kernels["ours"]).max() / np.abs(kernels["ours"]).max())
     tolerance = 2e-2 if case.name.endswith("cast") else 1e-5  # bfloat16 has eight bits
     if name == "torch_func":
-        tolerance = max(tolerance, 1e-4)  # sums of three million products in float32, one after the other
+        # It sums ten million products in float32, one after the other; ours was within 1e-7 of float64 there.
+        tolerance = max(tolerance, 1e-3)
     if not difference < tolerance:
         sys.exit(f"{case.name}: {name} and ours differ by {difference}.")
     return difference
