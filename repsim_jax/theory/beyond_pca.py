@@ -72,8 +72,8 @@ def beyond_pca(key: jax.Array, given: Triplets, setup: Setup, told: Told, *, hor
         statement="Training that starts at PCA of random features leaves it the less the wider the network, also with "
         "more hidden layers, with a penalty in place of the constraint, and where the eigengap closes.",
         origin="our measurement",
-        predicted="exponent of the deviation below 0 in the width (to first order -1, and +1 in time; where the gap closes "
-        "like M^-1/2, -1/2 at worst by Davis-Kahan), and no deviation with frozen features",
+        predicted="exponent of the deviation below 0 in the width (to first order -1, and +1 in time; where the gap "
+        "closes like M^-1/2, -1/2 at worst by Davis-Kahan), and no deviation with frozen features",
         observed=", ".join(
             f"{one.label} {'diverged' if one.slope is None else interval_told(one.slope)}, in time "
             f"{details[one.label]['exponent in time']:.2f}"
