@@ -87,8 +87,10 @@ def verify(
 
     from repsim_jax import report
     from repsim_jax import theory as instrument
+    from repsim_jax.cli.outs import check_writable
     from repsim_jax.report.text import printable
 
+    check_writable(out)
     setup = instrument.Setup(
         widths=_widths(widths), num_seeds=seeds, num_hidden=hidden, num_outputs=outputs, num_components=components,
         horizon=horizon,

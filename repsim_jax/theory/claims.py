@@ -13,6 +13,8 @@ from repsim_jax.theory.courses import Course
 from repsim_jax.theory.exponents import Slope
 from repsim_jax.theory.networks import Network, Params, init
 
+# Beyond it the weights of one hidden layer fill the memory of a machine.
+_WIDEST = 2**20
 Told = Callable[[str], None]
 Judged = Literal["holds", "holds until", "does not hold", "undecided"]
 
@@ -97,6 +99,14 @@ class Setup:
             raise BadArrayError(f"verify needs three rising widths or more to fit an exponent, got {self.widths}.")
         if self.num_seeds < 3:
             raise BadArrayError(f"verify needs three seeds or more for an interval, got {self.num_seeds}.")
+        if self.widths[-1] > _WIDEST:
+            raise BadArrayError(f"verify follows widths up to {_WIDEST:,}, got {self.widths[-1]:,}.")
+        for activation in self.activations:
+            self.network(self.widths[0], activation)  # refuses what no network can be
+        if not 1 <= self.num_components < self.widths[0]:
+            raise BadArrayError(
+                f"verify needs 1 <= num_components < the smallest width {self.widths[0]}, got {self.num_components}."
+            )
         if not 0 < self.horizon < float("inf") or self.num_times < 3:
             raise BadArrayError(
                 f"verify needs a horizon > 0 and three times or more, got {self.horizon!r} and {self.num_times!r}."

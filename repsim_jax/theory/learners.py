@@ -284,6 +284,12 @@ def _network(width: int) -> Callable[[jax.Array, Split, Recipe], Map]:
         probes, steps, change = jnp.asarray(split.test[:_LOOKED_AT]), [], []
 
         def look(done: int, params: Params) -> None:
+            if not all(np.isfinite(np.asarray(one)).all() for one in params):
+                raise DivergedError(
+                    f"the network of width {width} has NaN or infinite weights after {done} steps: an embedding "
+                    "vanished, all units of a narrow network being off for an example, where a cosine has no slope, or "
+                    f"the learning rate {recipe.learning_rate:g} is too large. Take wider networks, or a smaller rate."
+                )
             steps.append(done)
             change.append(float(ntk_change(_function(network), start, params, probes).relative))
 

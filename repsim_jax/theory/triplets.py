@@ -43,15 +43,15 @@ def triplets(
     Args:
         key: Random key; draws examples and views.
         data: Examples, one a row; images are flattened.
-        num_triplets: N, at most half of the examples.
+        num_triplets: N, at most half of the different examples.
         view_noise: Norm of what is added to an anchor to give its positive, relative to the anchor's.
 
     Returns:
         The triplets, float64.
 
     Raises:
-        BadArrayError: If there are too few examples, an example that equals the mean or is not finite, or the noise
-            is not positive.
+        BadArrayError: If there are too few different examples, an example that equals the mean or is not finite, or
+            the noise is not positive.
     """
     given = image_triplets(key, data, num_triplets=num_triplets, view_noise=view_noise)
     return given._replace(points=_in_their_span(given.points))
@@ -65,7 +65,7 @@ def image_triplets(
     Args:
         key: Random key; draws examples and views.
         data: Examples, one a row.
-        num_triplets: N, at most half of the examples.
+        num_triplets: N, at most half of the different examples.
         view_noise: Norm of what is added to an anchor to give its positive, relative to the anchor's.
 
     Returns:
@@ -74,20 +74,19 @@ def image_triplets(
     Raises:
         BadArrayError: As ``triplets``.
     """
-    x = np.asarray(data, np.float64)
-    x = x.reshape(len(x), -1)
-    if not np.isfinite(x).all():
-        raise BadArrayError("theory needs finite examples, got NaN or infinity. Leave those rows out.")
-    if not 2 <= num_triplets <= len(x) // 2:
+    x = _checked(data)
+    first = np.sort(np.unique(x, axis=0, return_index=True)[1])  # a copy of an anchor is no negative
+    if not isinstance(num_triplets, int) or not 2 <= num_triplets <= len(first) // 2:
         raise BadArrayError(
-            f"theory needs 2 to n / 2 triplets of n = {len(x)} examples, got {num_triplets}. Choose fewer triplets."
+            f"theory needs 2 to n / 2 triplets of n = {len(first)} different examples, got {num_triplets!r}. Choose "
+            "fewer triplets."
         )
     if not 0 < view_noise < float("inf"):
         raise BadArrayError(
             f"theory needs view_noise > 0 (positives equal to anchors say nothing), got {view_noise!r}."
         )
     key_rows, key_noise = jax.random.split(key)
-    rows = np.asarray(jax.random.permutation(key_rows, len(x)))[: 2 * num_triplets]
+    rows = first[np.asarray(jax.random.permutation(key_rows, len(first)))[: 2 * num_triplets]]
     x = x - x.mean(0)
     drawn = _units(x[rows], rows)
     noise = np.asarray(jax.random.normal(key_noise, (num_triplets, x.shape[1])), np.float64)
@@ -95,6 +94,21 @@ def image_triplets(
     views = _units(drawn[:num_triplets] + noise, rows)
     points = np.concatenate([drawn[:num_triplets], views, drawn[num_triplets:]])
     return Triplets(points, rows[:num_triplets], rows[num_triplets:])
+
+
+def _checked(data: ArrayLike) -> np.ndarray:
+    """The examples as rows of real numbers of at most one, which no square can bring to overflow."""
+    given = np.asarray(data)
+    if given.ndim < 2 or given.size == 0 or given.dtype.kind not in "fiub":
+        raise BadArrayError(f"theory needs real examples, one a row, got {given.dtype} {given.shape}.")
+    x = given.reshape(len(given), -1).astype(np.float64)
+    bad = ~np.isfinite(x).all(1)
+    if bad.any():
+        raise BadArrayError(
+            f"theory needs finite examples, got NaN or infinity in {bad.sum()} rows, the first is {bad.argmax()}. "
+            "Leave those rows out."
+        )
+    return x / max(np.abs(x).max(), np.finfo(float).tiny)
 
 
 def _units(x: np.ndarray, rows: np.ndarray) -> np.ndarray:

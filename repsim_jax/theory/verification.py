@@ -4,8 +4,10 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from repsim_jax._compat import enable_x64
+from repsim_jax.errors import BadArrayError
 from repsim_jax.theory.beyond import beyond_the_theory
 from repsim_jax.theory.beyond_pca import beyond_pca
 from repsim_jax.theory.claims import Claim, Setup, Told
@@ -38,12 +40,22 @@ def verify(
         The claims with their verdicts. Everything is computed in float64, since at large widths the kernel changes by
         less than float32 can tell.
 
+    Raises:
+        BadArrayError: If the points are not finite, one is zero, or there are fewer than components.
+        MissingPackageError: If diffrax is not installed.
+
     Source:
         arXiv 2403.08673 for the claims; what goes beyond is marked as ours.
     """
     told = on_progress or (lambda _: None)
+    points = _checked(given)
+    if setup.num_components >= len(points):
+        raise BadArrayError(
+            f"verify needs fewer components than the {len(points)} points, got {setup.num_components}. Take more "
+            "triplets or fewer components."
+        )
     with enable_x64():
-        x = jnp.asarray(given.points)
+        x = jnp.asarray(points)
         claims = (
             cosine_constancy(key, x, setup, told),
             dot_escape(key, x, setup, told),
@@ -77,13 +89,24 @@ def drift(
         A course for each activation and loss.
 
     Raises:
+        BadArrayError: If the points are not finite, or one is zero.
         MissingPackageError: If diffrax is not installed.
     """
     told = on_progress or (lambda _: None)
+    points = _checked(given)
     with enable_x64():
-        x = jnp.asarray(given.points)
+        x = jnp.asarray(points)
         return tuple(
             course
             for activation in setup.activations
             for course in courses_of(key, x, setup, tuple(objectives), activation, told)
         )
+
+
+def _checked(given: Triplets) -> np.ndarray:
+    if not isinstance(given, Triplets):
+        raise BadArrayError(f"theory works on triplets, got {type(given).__name__}: call triplets(key, data) first.")
+    points = np.asarray(given.points)
+    if not np.isfinite(points).all() or not points.any(axis=1).all():
+        raise BadArrayError("theory needs finite points that are not zero, which have no cosine: see triplets.")
+    return points

@@ -52,9 +52,17 @@ def test_a_folder_is_the_sets_that_are_known_in_it_unless_a_column_says_otherwis
         (("--triplets", "999"), "2 to n / 2 triplets"),
         (("--view-noise", "0"), "view_noise > 0"),
         (("--data", "none.npy"), "no such file"),
+        (("--components", "64"), "num_components < the smallest width"),
     ],
 )
 def test_what_cannot_be_tested_is_refused(tmp_path: Path, arguments: tuple[str, ...], message: str):
     done = run(*arguments, "--out", str(tmp_path / "out"))
     assert done.exit_code == 2
     assert message in " ".join(done.stderr.split())
+
+
+def test_a_place_that_cannot_be_written_is_told_before_anything_is_trained(tmp_path: Path):
+    (tmp_path / "out").write_text("a file")
+    done = run("--out", str(tmp_path / "out"))
+    assert done.exit_code == 2
+    assert "out" in done.stderr

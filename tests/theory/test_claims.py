@@ -1,5 +1,7 @@
 """Closed forms of the theory against networks that are trained, and the claims on small ones."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ from repsim_jax._compat import enable_x64
 from repsim_jax.errors import BadArrayError
 from repsim_jax.kernels import mlp_kernels
 from repsim_jax.linalg.stiefel import retract
-from repsim_jax.theory import Setup, triplets, verify
+from repsim_jax.theory import Setup, drift, triplets, verify
 from repsim_jax.theory.flow import gradient_flow
 from repsim_jax.theory.kernel_regime import growth, relative_error
 from repsim_jax.theory.networks import Network, apply, init, tangent_kernel
@@ -38,16 +40,46 @@ def test_points_keep_their_products_in_fewer_coordinates():
 @pytest.mark.parametrize(
     ("data", "options", "message"),
     [
-        (np.full((10, 3), np.nan), {}, "finite"),
+        (np.full((10, 3), np.nan), {}, "NaN or infinity in 10 rows, the first is 0"),
+        (np.array(1.0), {}, "real examples, one a row"),
+        (np.ones((10, 3), complex), {}, "real examples"),
+        (DATA, {"num_triplets": 2.5}, "2 to n / 2 triplets"),
+        (np.repeat(DATA[:5], 4, axis=0), {"num_triplets": 3}, "n = 5 different examples"),
         (DATA, {"num_triplets": 31}, "2 to n / 2 triplets of n = 60"),
         (DATA, {"num_triplets": 1}, "2 to n / 2"),
-        (np.ones((10, 3)), {"num_triplets": 4}, "equals the mean"),
+        (np.stack([np.full(3, 1.0 * i) for i in range(-4, 5)]), {"num_triplets": 4}, "row 4 equals the mean"),
         (DATA, {"view_noise": 0.0}, "view_noise > 0"),
     ],
 )
 def test_data_without_triplets_are_refused(data: np.ndarray, options: dict, message: str):
     with pytest.raises(BadArrayError, match=message):
         triplets(jax.random.key(0), data, **options)
+
+
+def test_neither_scale_nor_copies_change_the_triplets():
+    huge = triplets(jax.random.key(0), DATA * 1e200, num_triplets=6)
+    np.testing.assert_allclose(huge.points @ huge.points.T, GIVEN.points @ GIVEN.points.T, atol=1e-12)
+    copied = triplets(jax.random.key(0), np.concatenate([DATA, DATA]), num_triplets=30)
+    assert len({*copied.anchors.tolist(), *copied.negatives.tolist()}) == 60
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (DATA, "call triplets"),
+        (GIVEN._replace(points=np.full_like(GIVEN.points, np.nan)), "finite points"),
+        (GIVEN._replace(points=np.zeros_like(GIVEN.points)), "not zero"),
+    ],
+)
+def test_points_without_a_cosine_are_refused(given: Any, message: str):
+    for function in (verify, drift):
+        with pytest.raises(BadArrayError, match=message):
+            function(jax.random.key(0), given)
+
+
+def test_more_components_than_points_are_refused_before_anything_is_trained():
+    with pytest.raises(BadArrayError, match="fewer components than the 18 points"):
+        verify(jax.random.key(0), GIVEN, setup=Setup(num_components=20))
 
 
 @pytest.mark.parametrize("loss", sorted(LOSSES))
@@ -219,6 +251,9 @@ def test_the_claims_hold_on_small_networks():
         ({"num_seeds": 2}, "three seeds"),
         ({"horizon": 0.0}, "horizon > 0"),
         ({"num_times": 2}, "three times"),
+        ({"widths": (16, 32, 10**12)}, "widths up to"),
+        ({"widths": (1, 32, 64)}, "whole number width"),
+        ({"num_components": 64}, "num_components < the smallest width 64"),
     ],
 )
 def test_too_little_evidence_is_refused(changes: dict, message: str):
