@@ -129,6 +129,7 @@ def advise(
         BadArrayError: If examples are too few, not finite or all equal; labels or views do not fit; or a number is out
             of range.
         UnknownNameError: If the recipe names something unknown.
+        DivergedError: If the training of a network diverged.
         MissingPackageError: If diffrax is not installed.
     """
     _check_numbers(view_noise, num_seeds, margin)
