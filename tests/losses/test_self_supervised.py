@@ -1,12 +1,15 @@
 """Losses of two views are their NumPy twins, and are least where they say."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from repsim_jax._compat import enable_x64
-from repsim_jax.losses import barlow_twins, nt_xent, spectral_contrastive, vicreg
+from repsim_jax.losses import barlow_twins, negative_cosine, nt_xent, spectral_contrastive, vicreg
 
 B, Q = 6, 4
 Z, Z_POS = (np.random.default_rng(seed).normal(size=(B, Q)) for seed in (0, 1))
@@ -67,3 +70,42 @@ def test_gradients_are_finite_where_the_views_are_the_same():
     z = jnp.asarray(Z, jnp.float32)
     for loss in (nt_xent, spectral_contrastive, barlow_twins, vicreg):
         assert np.isfinite(jax.grad(loss)(z, z)).all()
+
+
+WEIGHTED = (nt_xent, spectral_contrastive, barlow_twins, vicreg, negative_cosine)
+
+
+@pytest.mark.parametrize("loss", WEIGHTED, ids=lambda loss: loss.__name__)
+def test_an_example_of_weight_zero_is_as_if_it_were_not_there(loss: Callable[..., Any]):
+    with enable_x64():
+        z, z_pos = jnp.asarray(Z), jnp.asarray(Z_POS)
+        kept = np.array([0, 2, 3, 5])
+        weights = jnp.zeros(B).at[kept].set(1.0)
+        np.testing.assert_allclose(loss(z, z_pos, jnp.ones(B)), loss(z, z_pos), rtol=1e-12)
+        np.testing.assert_allclose(loss(z, z_pos, weights), loss(z[kept], z_pos[kept]), rtol=1e-12)
+        gradient = jax.grad(loss)(z, z_pos, weights)
+        np.testing.assert_allclose(gradient[kept], jax.grad(loss)(z[kept], z_pos[kept]), rtol=1e-10, atol=1e-14)
+        np.testing.assert_array_equal(gradient[np.array([1, 4])], 0)
+
+
+@pytest.mark.parametrize("loss", WEIGHTED, ids=lambda loss: loss.__name__)
+def test_the_derivative_by_a_weight_is_finite_even_where_the_weight_is_zero(loss: Callable[..., Any]):
+    weights = jnp.ones(B).at[1].set(0.0)
+    by_weight = jax.grad(loss, argnums=2)
+    assert np.isfinite(by_weight(jnp.asarray(Z), jnp.asarray(Z_POS), weights)).all()
+    moved = jax.jvp(lambda z: by_weight(z, jnp.asarray(Z_POS), weights), (jnp.asarray(Z),), (jnp.ones((B, Q)),))[1]
+    assert np.isfinite(moved).all()
+
+
+@pytest.mark.parametrize("loss", [barlow_twins, vicreg, negative_cosine], ids=lambda loss: loss.__name__)
+def test_a_weight_of_two_is_an_example_that_came_twice(loss: Callable[..., Any]):
+    with enable_x64():
+        repeated = np.array([0, 0, 1, 2, 3, 4, 5])
+        weights = jnp.asarray([2.0, 1, 1, 1, 1, 1])
+        z, z_pos = jnp.asarray(Z), jnp.asarray(Z_POS)
+        np.testing.assert_allclose(loss(z, z_pos, weights), loss(z[repeated], z_pos[repeated]), rtol=1e-12)
+
+
+def test_the_negative_cosine_is_its_twin():
+    cosines = [Z[i] @ Z_POS[i] / np.linalg.norm(Z[i]) / np.linalg.norm(Z_POS[i]) for i in range(B)]
+    np.testing.assert_allclose(negative_cosine(jnp.asarray(Z), jnp.asarray(Z_POS)), -np.mean(cosines), rtol=1e-5)
