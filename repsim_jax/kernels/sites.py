@@ -59,6 +59,28 @@ class Site(NamedTuple):
             return signal.reshape(1, 1, -1)
         return self._channels(signal) if self.name == "conv_general_dilated" else self._dense_outputs(signal)
 
+    def weights(self, weight: jax.Array) -> Float[Array, "b k f"]:
+        """The weight, or a gradient in it, as blocks, inputs and outputs.
+
+        Args:
+            weight: Of ``weight_shape``.
+
+        Returns:
+            w of the equation above.
+        """
+        if self.name in ADDING:
+            return weight.reshape(1, 1, -1)
+        if self.name == "conv_general_dilated":
+            numbers, groups = self.params["dimension_numbers"], self.params["feature_group_count"]
+            out_axis, in_axis, *window = numbers.rhs_spec
+            ordered = weight.transpose(*window, in_axis, out_axis)
+            split = ordered.reshape(-1, groups, weight.shape[out_axis] // groups)
+            return split.transpose(1, 0, 2)
+        contracted, batch = (axes[0 if self.weight_first else 1] for axes in self.params["dimension_numbers"])
+        free = tuple(axis for axis in range(weight.ndim) if axis not in (*contracted, *batch))
+        sizes = [math.prod(weight.shape[axis] for axis in axes) for axes in (batch, contracted, free)]
+        return weight.transpose(*batch, *contracted, *free).reshape(sizes)
+
     def num_outputs(self) -> int:
         """Of the weight at each position.
 

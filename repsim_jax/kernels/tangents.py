@@ -68,13 +68,13 @@ class Plan(NamedTuple):
     pairs: bool
 
 
-def plan(function: Any, leaves: Leaves, example: jax.ShapeDtypeStruct, *, pairs: bool = True) -> Plan:
+def plan(function: Any, leaves: Leaves, example: Any, *, pairs: bool = True) -> Plan:
     """Traces a function and finds its layers.
 
     Args:
         function: Of the leaves and one example; gives (o,) outputs.
         leaves: The parameters.
-        example: Shape and dtype of one example.
+        example: Shape and dtype of one example, or of each array of a pytree that makes up one.
         pairs: As in ``Plan``; nor are the signals of all outputs made one, without it.
 
     Returns:
@@ -82,7 +82,7 @@ def plan(function: Any, leaves: Leaves, example: jax.ShapeDtypeStruct, *, pairs:
     """
     closed = jax.make_jaxpr(function)(leaves.arrays, example)
     walk = Walk()
-    jax.eval_shape(lambda arrays, x: walk(closed, arrays, [x])[0], leaves.arrays, example)
+    jax.eval_shape(lambda arrays, x: walk(closed, arrays, jax.tree.leaves(x))[0], leaves.arrays, example)
     sites = walk.found.structured()
     by_signals = {weight.leaf for _, weight, _ in sites.values()}
     others = tuple(i for i in range(len(leaves.arrays)) if i not in by_signals)
@@ -109,6 +109,31 @@ def tangents(
 
 
 def _of_example(made: Plan, leaves: Sequence[jax.Array], x: jax.Array, cotangents: jax.Array) -> Tangents:
+    products, jacobians = backpropagated(made, leaves, x, cotangents)
+    found: Tangents = {}
+    for place, (_, weight, _) in made.sites.items():
+        product = products[place]
+        term = product if _keep_apart(product, made.pairs) else _multiplied(product)
+        found.setdefault(made.layers[weight.leaf], []).append(term)
+    for i, jacobian in zip(made.others, jacobians, strict=True):
+        found.setdefault(made.layers[i], []).append(Jacobian(_precise(jacobian).reshape(len(cotangents), -1)))
+    return found
+
+
+def backpropagated(
+    made: Plan, leaves: Sequence[jax.Array], x: Any, cotangents: Float[Array, "c o"]
+) -> tuple[dict[Place, Product], list[jax.Array]]:
+    """What one example brings to each site, what comes back to it, and the Jacobians of the other parameters.
+
+    Args:
+        made: The plan.
+        leaves: The parameters.
+        x: One example, an array or a pytree of arrays.
+        cotangents: Combinations of outputs.
+
+    Returns:
+        By site the inputs (b, s, k) and signals (c, b, s, f); and of each of ``made.others`` an array (c, *shape).
+    """
     taps = {
         place: jnp.zeros((*scans, *site.output_shape), site.output_dtype)
         for place, (site, _, scans) in made.sites.items()
@@ -120,7 +145,7 @@ def _of_example(made: Plan, leaves: Sequence[jax.Array], x: jax.Array, cotangent
         every = list(leaves)
         for i, leaf in zip(made.others, others, strict=True):
             every[i] = leaf
-        outputs, records = Walk(taps)(made.closed, every, [x])
+        outputs, records = Walk(taps)(made.closed, every, jax.tree.leaves(x))
         return (outputs[0], records[(*made.head[0], INPUT)] if made.head else None), records
 
     primal, pull, records = jax.vjp(tapped, taps, [leaves[i] for i in made.others], has_aux=True)
@@ -131,14 +156,11 @@ def _of_example(made: Plan, leaves: Sequence[jax.Array], x: jax.Array, cotangent
         slopes = pull((nothing[0], jnp.ones_like(primal[1])))[0]
         size = jnp.sqrt(jnp.sum(jnp.square(_precise(signals[(*last, INPUT)])), axis=0))
         signals |= {place: (slopes[place] * size)[None] for place in before}
-    found: Tangents = {}
-    for place, (site, weight, scans) in made.sites.items():
-        product = _product(site, weight, scans, records[place], signals[place])
-        term = product if _keep_apart(product, made.pairs) else _multiplied(product)
-        found.setdefault(made.layers[weight.leaf], []).append(term)
-    for i, jacobian in zip(made.others, jacobians, strict=True):
-        found.setdefault(made.layers[i], []).append(Jacobian(_precise(jacobian).reshape(len(cotangents), -1)))
-    return found
+    products = {
+        place: _product(site, weight, scans, records[place], signals[place])
+        for place, (site, weight, scans) in made.sites.items()
+    }
+    return products, jacobians
 
 
 def _precise(x: jax.Array) -> jax.Array:

@@ -1,0 +1,226 @@
+r"""Which matrices make up the parameters of a function, and what goes into and comes back to each of them?
+
+A dense or convolution layer's gradient is :math:`G = \sum_s a_s d_s^T` of what came in and what came back: curvature
+that factorizes by layer needs both, and the way from gradients of parameters to such matrices and back.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from repsim_jax.kernels.heads import Place
+from repsim_jax.kernels.models import Leaves
+from repsim_jax.kernels.sites import ADDING, Site
+from repsim_jax.kernels.tangents import Plan, Product, backpropagated, plan
+from repsim_jax.linalg import precise_jit
+
+# How far a bias's gradient may be from the summed signals of the layer that it is taken for, in units of the largest.
+_SAME = {2: 2e-2, 4: 1e-4, 8: 1e-10}
+
+
+class Matrix(NamedTuple):
+    """Entries of a parameter that are one factor of a product, with those of the bias that is added to it.
+
+    Attributes:
+        name: Of the parameter.
+        leaf: Number of the parameter.
+        entries: Which entries, in the order of the equation; all of them, as a rule.
+        site: The product.
+        bias: Number of the bias, which becomes the last row; None where there is none.
+    """
+
+    name: str
+    leaf: int
+    entries: np.ndarray
+    site: Site
+    bias: int | None
+
+
+class Layout:
+    """How parameters are made up of matrices; compared by identity, so that it can be static in compiled functions.
+
+    Attributes:
+        matrices: The matrices.
+        rest: Numbers of the parameters that belong to none.
+        shapes: Of all parameters.
+        names: Of all parameters.
+    """
+
+    def __init__(self, matrices: Sequence[Matrix], rest: Sequence[int], shapes: Sequence[Any], names: Sequence[str]):
+        self.matrices = tuple(matrices)
+        self.rest = tuple(rest)
+        self.shapes = tuple(map(tuple, shapes))
+        self.names = tuple(names)
+
+    def split(self, leaves: Sequence[jax.Array]) -> list[Float[Array, "m b k f"]]:
+        """Turns gradients of parameters into matrices; what belongs to none becomes a single column.
+
+        Args:
+            leaves: For each parameter m gradients (m, *shape).
+
+        Returns:
+            The matrices, then one (m, 1, size, 1) for each of ``rest``.
+        """
+        found = []
+        for matrix in self.matrices:
+            rows = _picked(leaves[matrix.leaf].reshape(len(leaves[matrix.leaf]), -1), matrix.entries)
+            stack = jax.vmap(lambda row, site=matrix.site: site.weights(row.reshape(site.weight_shape)))(rows)
+            if matrix.bias is not None:
+                bias = leaves[matrix.bias].reshape(len(stack), stack.shape[1], 1, stack.shape[3])
+                stack = jnp.concatenate([stack, bias], axis=2)
+            found.append(stack)
+        return found + [leaves[i].reshape(len(leaves[i]), 1, -1, 1) for i in self.rest]
+
+    def joined(self, matrices: Sequence[Float[Array, "m b k f"]]) -> list[jax.Array]:
+        """Turns matrices back into gradients of parameters; entries that are in no matrix become zero.
+
+        Args:
+            matrices: What ``split`` returns.
+
+        Returns:
+            For each parameter an array (m, *shape).
+        """
+        first = matrices[0]
+        whole = [jax.ShapeDtypeStruct((1, *shape), first.dtype) for shape in self.shapes]
+        back = jax.linear_transpose(self.split, whole)
+        one = lambda *stacks: [leaf[0] for leaf in back([stack[None] for stack in stacks])[0]]  # noqa: E731
+        return jax.vmap(one)(*matrices)
+
+
+class Layers(NamedTuple):
+    """A function whose gradients are taken layer by layer.
+
+    Attributes:
+        made: How.
+        places: For each matrix of the layout, its site.
+        layout: The matrices.
+    """
+
+    made: Plan
+    places: tuple[Place, ...]
+    layout: Layout
+
+
+class Sides(NamedTuple):
+    """Both sides of the gradients of one matrix.
+
+    Attributes:
+        inputs: What came in at each position; 1 at the end where there is a bias.
+        signals: What came back, for each combination of outputs.
+    """
+
+    inputs: Float[Array, "b s k"]
+    signals: Float[Array, "c b s f"]
+
+    def gradients(self) -> Float[Array, "c b k f"]:
+        """The gradients of the matrix.
+
+        Returns:
+            Sums over positions of products of inputs and signals.
+        """
+        return jnp.einsum("bsk,cbsf->cbkf", self.inputs, self.signals)
+
+
+def _picked(rows: Float[Array, "m p"], entries: np.ndarray) -> Float[Array, "m e"]:
+    whole = len(entries) == rows.shape[1] and bool((entries == np.arange(len(entries))).all())
+    return rows if whole else rows[:, entries]
+
+
+def layers_of(function: Any, leaves: Leaves, example: Any) -> Layers:
+    """Finds the matrices among the parameters of a function.
+
+    A bias is known by its gradient, which is the sum over positions of what comes back to a product; this is computed
+    once, for the example.
+
+    Args:
+        function: Of the leaves and one example (a pytree of arrays); gives (o,) outputs.
+        leaves: The parameters.
+        example: One example, numbers included.
+
+    Returns:
+        The layers. Parameters that are used in another way than in one product, and those that a scan goes along, are
+        in ``layout.rest``.
+    """
+    made = plan(function, leaves, jax.tree.map(_shape, example), pairs=False)
+    sites = {
+        place: held for place, held in made.sites.items() if held[0].name not in ADDING and not any(held[1].scanned)
+    }
+    leaf_numbers = {weight.leaf for _, weight, _ in sites.values()}
+    others = tuple(i for i in range(len(leaves.arrays)) if i not in leaf_numbers)
+    made = made._replace(sites=sites, others=others)
+    probed = precise_jit()(lambda arrays, x, c: backpropagated(made, arrays, x, c))
+    cotangent = jnp.asarray(np.random.default_rng(0).normal(size=(1, made.num_outputs)))
+    biases = _biases(made, *probed(leaves.arrays, example, cotangent))
+    matrices = [
+        Matrix(leaves.names[weight.leaf], weight.leaf, weight.entries(), site, biases.get(place))
+        for place, (site, weight, _) in sites.items()
+    ]
+    rest = [i for i in others if i not in biases.values()]
+    return Layers(made, tuple(sites), Layout(matrices, rest, [w.shape for w in leaves.arrays], leaves.names))
+
+
+def _shape(x: jax.Array) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype)
+
+
+def _biases(made: Plan, products: dict[Place, Product], jacobians: list[jax.Array]) -> dict[Place, int]:
+    """By place, the parameter that is added to what the product there gives."""
+    found: dict[Place, int] = {}
+    for i, jacobian in zip(made.others, jacobians, strict=True):
+        gradient = np.asarray(jacobian[0], np.float64).ravel()
+        scale = np.abs(gradient).max(initial=0.0)
+        for place, product in products.items():
+            summed = np.asarray(product.signals[0].sum(1), np.float64).ravel()
+            bound = _SAME[jacobian.dtype.itemsize] * scale
+            fits = place not in found and summed.shape == gradient.shape and scale > 0
+            if fits and np.abs(summed - gradient).max() <= bound:
+                found[place] = i
+                break
+    return found
+
+
+def sides_of(
+    layers: Layers, leaves: Sequence[jax.Array], x: Any, cotangents: Float[Array, "c o"]
+) -> tuple[list[Sides], list[jax.Array]]:
+    """Both sides of the gradients of one example, for some combinations of outputs.
+
+    Args:
+        layers: From ``layers_of``.
+        leaves: The parameters.
+        x: One example.
+        cotangents: Combinations of outputs.
+
+    Returns:
+        Sides of each matrix of the layout; gradients (c, 1, size, 1) of each of ``layout.rest``.
+    """
+    products, jacobians = backpropagated(layers.made, leaves, x, cotangents)
+    by_leaf = dict(zip(layers.made.others, jacobians, strict=True))
+    sides = []
+    for place, matrix in zip(layers.places, layers.layout.matrices, strict=True):
+        inputs, signals = products[place]
+        if matrix.bias is not None:
+            inputs = jnp.concatenate([inputs, jnp.ones_like(inputs[..., :1])], axis=-1)
+        sides.append(Sides(inputs, signals))
+    return sides, [by_leaf[i].reshape(len(cotangents), 1, -1, 1) for i in layers.layout.rest]
+
+
+def gradients_of(
+    layers: Layers, leaves: Sequence[jax.Array], x: Any, cotangents: Float[Array, "c o"]
+) -> list[Float[Array, "c b k f"]]:
+    """Gradients of one example as matrices.
+
+    Args:
+        layers: From ``layers_of``.
+        leaves: The parameters.
+        x: One example.
+        cotangents: Combinations of outputs.
+
+    Returns:
+        As ``layers.layout.split`` arranges them.
+    """
+    sides, rest = sides_of(layers, leaves, x, cotangents)
+    return [side.gradients() for side in sides] + rest
