@@ -20,6 +20,7 @@ __all__ = [
     "encoders",
     "errors",
     "evaluation",
+    "influence",
     "kernels",
     "linalg",
     "losses",
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from repsim_jax import encoders as encoders
     from repsim_jax import errors as errors
     from repsim_jax import evaluation as evaluation
+    from repsim_jax import influence as influence
     from repsim_jax import kernels as kernels
     from repsim_jax import linalg as linalg
     from repsim_jax import losses as losses

@@ -130,7 +130,7 @@ def _picked(rows: Float[Array, "m p"], entries: np.ndarray) -> Float[Array, "m e
     return rows if whole else rows[:, entries]
 
 
-def layers_of(function: Any, leaves: Leaves, example: Any) -> Layers:
+def layers_of(function: Any, leaves: Leaves, example: Any, layout: Layout | None = None) -> Layers:
     """Finds the matrices among the parameters of a function.
 
     A bias is known by its gradient, which is the sum over positions of what comes back to a product; this is computed
@@ -139,28 +139,39 @@ def layers_of(function: Any, leaves: Leaves, example: Any) -> Layers:
     Args:
         function: Of the leaves and one example (a pytree of arrays); gives (o,) outputs.
         leaves: The parameters.
-        example: One example, numbers included.
+        example: One example, numbers included. Shapes are enough where the layout is known.
+        layout: What an earlier call found for the same function; None to find it.
 
     Returns:
         The layers. Parameters that are used in another way than in one product, and those that a scan goes along, are
         in ``layout.rest``.
     """
-    made = plan(function, leaves, jax.tree.map(_shape, example), pairs=False)
+    made = _structure(function, leaves, jax.tree.map(_shape, example))
+    if layout is None:
+        probed = precise_jit()(lambda arrays, x, c: backpropagated(made, arrays, x, c))
+        cotangent = jnp.asarray(np.random.default_rng(0).normal(size=(1, made.num_outputs)))
+        layout = _layout(made, leaves, _biases(made, *probed(leaves.arrays, example, cotangent)))
+    return Layers(made, tuple(made.sites), layout)
+
+
+def _structure(function: Any, leaves: Leaves, example: Any) -> Plan:
+    """A plan whose sites are products of whole parameters."""
+    made = plan(function, leaves, example, pairs=False)
     sites = {
         place: held for place, held in made.sites.items() if held[0].name not in ADDING and not any(held[1].scanned)
     }
     leaf_numbers = {weight.leaf for _, weight, _ in sites.values()}
     others = tuple(i for i in range(len(leaves.arrays)) if i not in leaf_numbers)
-    made = made._replace(sites=sites, others=others)
-    probed = precise_jit()(lambda arrays, x, c: backpropagated(made, arrays, x, c))
-    cotangent = jnp.asarray(np.random.default_rng(0).normal(size=(1, made.num_outputs)))
-    biases = _biases(made, *probed(leaves.arrays, example, cotangent))
+    return made._replace(sites=sites, others=others)
+
+
+def _layout(made: Plan, leaves: Leaves, biases: dict[Place, int]) -> Layout:
     matrices = [
         Matrix(leaves.names[weight.leaf], weight.leaf, weight.entries(), site, biases.get(place))
-        for place, (site, weight, _) in sites.items()
+        for place, (site, weight, _) in made.sites.items()
     ]
-    rest = [i for i in others if i not in biases.values()]
-    return Layers(made, tuple(sites), Layout(matrices, rest, [w.shape for w in leaves.arrays], leaves.names))
+    rest = [i for i in made.others if i not in biases.values()]
+    return Layout(matrices, rest, [w.shape for w in leaves.arrays], leaves.names)
 
 
 def _shape(x: jax.Array) -> jax.ShapeDtypeStruct:
@@ -206,6 +217,28 @@ def sides_of(
             inputs = jnp.concatenate([inputs, jnp.ones_like(inputs[..., :1])], axis=-1)
         sides.append(Sides(inputs, signals))
     return sides, [by_leaf[i].reshape(len(cotangents), 1, -1, 1) for i in layers.layout.rest]
+
+
+def plain_gradients(function: Any, leaves: Leaves, x: Any) -> list[Float[Array, "n *shape"]]:
+    """Gradients of a scalar function of each example, in the parameters.
+
+    They are those of ``jax.vmap(jax.grad(...))``, by one backward pass over all examples and products of both sides of
+    each layer, which is several times faster.
+
+    Args:
+        function: Of the leaves and one example; gives (1,).
+        leaves: The parameters.
+        x: Examples, along the first axis of every array.
+
+    Returns:
+        For each parameter an array (n, *shape).
+    """
+    example = jax.tree.map(lambda rows: jax.ShapeDtypeStruct(rows.shape[1:], rows.dtype), x)
+    made = _structure(function, leaves, example)
+    layers = Layers(made, tuple(made.sites), _layout(made, leaves, {}))
+    one = jnp.ones((1, 1))
+    gradients = jax.vmap(lambda row: gradients_of(layers, leaves.arrays, row, one))(x)
+    return layers.layout.joined([gradient[:, 0] for gradient in gradients])
 
 
 def gradients_of(

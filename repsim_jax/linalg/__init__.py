@@ -2,6 +2,7 @@
 
 from repsim_jax.linalg.bases import Basis, compact, orthonormal_basis
 from repsim_jax.linalg.distances import SplitRows, pairwise_sq_distances, split_rows, sq_distances, unit_rows
+from repsim_jax.linalg.krylov import Ritz, lanczos
 from repsim_jax.linalg.nearest import nearest_rows
 from repsim_jax.linalg.pairs import Stacks, all_pairs, in_layer_order, mapped, stacked, unstacked
 from repsim_jax.linalg.precision import precise_jit
@@ -12,6 +13,7 @@ from repsim_jax.linalg.tiles import SquaredProducts, TileSums, row_blocks, tile_
 
 __all__ = [
     "Basis",
+    "Ritz",
     "SplitRows",
     "SquaredProducts",
     "Stacks",
@@ -22,6 +24,7 @@ __all__ = [
     "center",
     "compact",
     "in_layer_order",
+    "lanczos",
     "mapped",
     "nearest_rows",
     "orthonormal_basis",

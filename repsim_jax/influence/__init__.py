@@ -1,0 +1,124 @@
+"""Which training examples made this representation? Label-free influence for self-supervised models.
+
+Harilal et al. 2024, "Where Did Your Model Learn That? Label-free Influence for Self-supervised Learning"
+(arXiv 2412.17170), of which no code was published.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from repsim_jax.influence.curvature import Curvature, Eigen, Identity, Rows, dense, woodbury
+    from repsim_jax.influence.damping import Damping
+    from repsim_jax.influence.examples import Examples, augmented, with_views
+    from repsim_jax.influence.kronecker import EKFAC, ekfac
+    from repsim_jax.influence.measurements import (
+        Distance,
+        FeatureDirection,
+        Measurement,
+        ProbeLogit,
+        Stability,
+        TrainingLoss,
+        Uniformity,
+    )
+    from repsim_jax.influence.objectives import (
+        BYOL,
+        BarlowTwins,
+        Custom,
+        Objective,
+        SimCLR,
+        SimSiam,
+        SpectralContrastive,
+        VICReg,
+    )
+    from repsim_jax.influence.problems import Problem, problem
+    from repsim_jax.influence.projections import LoGra, RandomProjection, logra, random_projection
+    from repsim_jax.influence.scores import Influence, SelfInfluence, influence, self_influence
+    from repsim_jax.influence.truncated import low_rank
+
+_HOME = {
+    "BYOL": "objectives",
+    "BarlowTwins": "objectives",
+    "Curvature": "curvature",
+    "Custom": "objectives",
+    "Damping": "damping",
+    "Distance": "measurements",
+    "EKFAC": "kronecker",
+    "Eigen": "curvature",
+    "Examples": "examples",
+    "FeatureDirection": "measurements",
+    "Identity": "curvature",
+    "Influence": "scores",
+    "LoGra": "projections",
+    "Measurement": "measurements",
+    "Objective": "objectives",
+    "ProbeLogit": "measurements",
+    "Problem": "problems",
+    "RandomProjection": "projections",
+    "Rows": "curvature",
+    "SelfInfluence": "scores",
+    "SimCLR": "objectives",
+    "SimSiam": "objectives",
+    "SpectralContrastive": "objectives",
+    "Stability": "measurements",
+    "TrainingLoss": "measurements",
+    "Uniformity": "measurements",
+    "VICReg": "objectives",
+    "augmented": "examples",
+    "dense": "curvature",
+    "ekfac": "kronecker",
+    "influence": "scores",
+    "logra": "projections",
+    "low_rank": "truncated",
+    "problem": "problems",
+    "random_projection": "projections",
+    "self_influence": "scores",
+    "with_views": "examples",
+    "woodbury": "curvature",
+}
+__all__ = [
+    "BYOL",
+    "EKFAC",
+    "BarlowTwins",
+    "Curvature",
+    "Custom",
+    "Damping",
+    "Distance",
+    "Eigen",
+    "Examples",
+    "FeatureDirection",
+    "Identity",
+    "Influence",
+    "LoGra",
+    "Measurement",
+    "Objective",
+    "ProbeLogit",
+    "Problem",
+    "RandomProjection",
+    "Rows",
+    "SelfInfluence",
+    "SimCLR",
+    "SimSiam",
+    "SpectralContrastive",
+    "Stability",
+    "TrainingLoss",
+    "Uniformity",
+    "VICReg",
+    "augmented",
+    "dense",
+    "ekfac",
+    "influence",
+    "logra",
+    "low_rank",
+    "problem",
+    "random_projection",
+    "self_influence",
+    "with_views",
+    "woodbury",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")

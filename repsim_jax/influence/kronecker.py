@@ -1,0 +1,156 @@
+r"""How is curvature divided out of the gradients of large networks? Layer by layer, in the eigenbases of both sides.
+
+George et al. 2018, "Fast Approximate Natural Gradient Descent in a Kronecker-factored Eigenbasis" (arXiv 1806.03884);
+for influence: Grosse et al. 2023 (arXiv 2308.03296).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from repsim_jax.influence.damping import Damping
+from repsim_jax.influence.problems import Of, Problem, checked_of
+from repsim_jax.influence.pseudo import Drawn, Told, draws_of, summed
+from repsim_jax.kernels.layerwise import Layout, Sides
+from repsim_jax.linalg import precise_jit
+
+# A parameter that is in no product of layers (of LayerNorm, as a rule) has its whole matrix up to this size.
+_MOST_WHOLE = 2048
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class EKFAC:
+    r"""Curvature of every layer, :math:`(U_A \otimes U_S) \, \mathrm{diag}(\Lambda) \, (U_A \otimes U_S)^T`.
+
+    :math:`U_A` and :math:`U_S` are eigenvectors of the second moments of what comes into and back to a layer, and
+    :math:`\Lambda` are the second moments of gradients in this basis. A parameter outside of products has its own whole
+    matrix, or its diagonal above 2048 numbers.
+
+    Attributes:
+        inputs: U_A of each matrix, (b, k, k); None for the identity.
+        outputs: U_S of each matrix, (b, f, f).
+        values: Lambda of each matrix, (b, k, f).
+        layout: How parameters are made up of matrices.
+    """
+
+    inputs: list[Any]
+    outputs: list[Float[Array, "b f f"]]
+    values: list[Float[Array, "b k f"]]
+    layout: Layout = field(metadata={"static": True})
+
+    def solve(self, gradients: Sequence[Float[Array, "m *shape"]], damping: Damping) -> list[Float[Array, "m *shape"]]:
+        """Divides by the eigenvalues of every layer, damped by a share of the layer's own mean.
+
+        Args:
+            gradients: For each parameter an array (m, *shape).
+            damping: What is added.
+
+        Returns:
+            Arrays of the same shapes.
+        """
+        return _solve(self, list(gradients), damping)
+
+
+def ekfac(
+    key: jax.Array, posed: Problem, *, of: Of = "objective", num_samples: int | None = 512, block: int | None = None,
+    on_progress: Told | None = None,
+) -> EKFAC:  # fmt: skip
+    """Fits the curvature of every layer on random gradients, in two passes.
+
+    Dense and convolution layers are found in any model (``repsim_jax.kernels.layerwise``), with their biases.
+
+    Args:
+        key: Random key of batches and signs.
+        posed: The problem.
+        of: "objective", the generalized Gauss-Newton matrix of the training objective, or "alignment", that of the
+            stability of views.
+        num_samples: Random gradients, at least one of each example ("alignment") or batch ("objective"); more are
+            taken so that each gives the same number. None takes each residual by itself: exact, for small problems.
+        block: Units times gradients that are computed at once; None: what 256 MiB hold.
+        on_progress: Called as ``on_progress(done, all)``, in both passes.
+
+    Returns:
+        The curvature.
+
+    Raises:
+        UnknownNameError: If there is no such ``of``.
+        BadArrayError: If ``num_samples`` or ``block`` is below 1.
+
+    Source:
+        arXiv 1806.03884, algorithm 1.
+
+    Differs:
+        Positions of a convolution, and views, are not taken to be independent: Lambda is of the summed gradient.
+    """
+    checked_of(of, ("objective", "alignment"))
+    draws = draws_of(key, posed, of, num_samples=num_samples, block=block)
+    first, second = _two_passes(on_progress)
+    moments = summed(posed, draws, _moments, (), on_progress=first)
+    inputs, outputs = [_basis(a) for a, _ in moments], [_basis(s) for _, s in moments]
+    values = summed(posed, draws, _squares, (inputs, outputs), on_progress=second)
+    return EKFAC(inputs, outputs, values, draws.layout)
+
+
+def _two_passes(on_progress: Told | None) -> tuple[Told | None, Told | None]:
+    if on_progress is None:
+        return None, None
+    return (lambda done, each: on_progress(done, 2 * each)), (lambda done, each: on_progress(each + done, 2 * each))
+
+
+def _moments(_: Any, drawn: Drawn, __: Layout) -> list[tuple[Any, Any]]:
+    """Second moments of inputs and of signals, for each matrix; None where the basis is the identity."""
+    return [_of_sides(side) for side in drawn.sides] + [_of_whole(gradient) for gradient in drawn.rest]
+
+
+def _of_sides(side: Sides) -> tuple[jax.Array, jax.Array]:
+    # what comes in is the same for every combination of residuals
+    count = side.signals.shape[1]
+    of_inputs = count * jnp.einsum("ubsk,ubsl->bkl", side.inputs, side.inputs)
+    return of_inputs, jnp.einsum("ucbsf,ucbsg->bfg", side.signals, side.signals)
+
+
+def _of_whole(gradient: Float[Array, "u c 1 k 1"]) -> tuple[Any, jax.Array]:
+    one = jnp.ones((1, 1, 1), gradient.dtype)
+    if gradient.shape[3] > _MOST_WHOLE:
+        return None, one
+    return jnp.einsum("ucbkf,ucblf->bkl", gradient, gradient), one
+
+
+def _squares(state: Any, drawn: Drawn, _: Layout) -> list[jax.Array]:
+    return [jnp.square(_rotated(u, v, g)).sum(0) for u, v, g in zip(*state, drawn.gradients(), strict=True)]
+
+
+def _rotated(inputs: Any, outputs: jax.Array, gradients: Float[Array, "c b k f"]) -> Float[Array, "c b k f"]:
+    turned = jnp.einsum("cbkf,bfg->cbkg", gradients, outputs)
+    return turned if inputs is None else jnp.einsum("bkl,cbkg->cblg", inputs, turned)
+
+
+def _back(inputs: Any, outputs: jax.Array, rotated: Float[Array, "c b k f"]) -> Float[Array, "c b k f"]:
+    turned = jnp.einsum("cbkg,bfg->cbkf", rotated, outputs)
+    return turned if inputs is None else jnp.einsum("bkl,cblg->cbkg", inputs, turned)
+
+
+def _basis(moment: Any) -> Any:
+    """Eigenvectors, in float64 on the host: those of small eigenvalues are noise in float32."""
+    if moment is None:
+        return None
+    vectors = np.linalg.eigh(np.asarray(moment, np.float64))[1]
+    return jnp.asarray(vectors, moment.dtype)
+
+
+@precise_jit()
+def _solve(curvature: EKFAC, gradients: list[jax.Array], damping: Damping) -> list[jax.Array]:
+    solved = []
+    matrices = curvature.layout.split(gradients)
+    for u, v, values, matrix in zip(curvature.inputs, curvature.outputs, curvature.values, matrices, strict=True):
+        damped = values + damping(values.mean())
+        # a layer that no residual depends on has no curvature, and no gradient either
+        rotated = jnp.where(damped > 0, _rotated(u, v, matrix) / jnp.where(damped > 0, damped, 1.0), 0.0)
+        solved.append(_back(u, v, rotated))
+    return curvature.layout.joined(solved)

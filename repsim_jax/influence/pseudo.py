@@ -1,0 +1,230 @@
+r"""Which random gradients have the curvature for their second moment? Those of the residuals, with random signs.
+
+For residuals r with :math:`C = J_r^T J_r` and signs :math:`\epsilon`, the gradient of :math:`\epsilon^T r` has the
+second moment C. Every curvature of this package is fitted on such gradients, or on those of all residuals one by one,
+and never on those of the loss itself, whose second moment (the empirical Fisher) is another matrix.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from repsim_jax.errors import BadArrayError
+from repsim_jax.influence.problems import Of, Problem, Unit, in_batches
+from repsim_jax.kernels.layerwise import Layers, Layout, Sides, layers_of, sides_of
+from repsim_jax.linalg import precise_jit
+
+Told = Callable[[int, int], None]
+# Numbers of backpropagated signals that are held at once, 256 MiB in float32.
+_HELD = 2**26
+
+
+class Part(NamedTuple):
+    """A number of units, and how their residuals are combined.
+
+    Attributes:
+        rows: (u, b) numbers of training examples.
+        weights: (u, b); zero for those that only fill a batch.
+        counts: (u,) whether a unit counts, 0 or 1.
+        keys: (u, c) random keys of signs, or numbers of single residuals.
+    """
+
+    rows: jax.Array
+    weights: jax.Array
+    counts: jax.Array
+    keys: jax.Array
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Random gradients of a problem, or those of all its residuals, in parts.
+
+    Attributes:
+        of: What the curvature is of.
+        layout: How gradients are arranged.
+        parts: What is computed together.
+        total: Over how many gradients the mean is taken; where residuals stand alone, over how many units.
+    """
+
+    of: Of
+    layout: Layout
+    parts: tuple[Part, ...]
+    total: int
+
+
+def draws_of(key: jax.Array, posed: Problem, of: Of, *, num_samples: int | None, block: int | None = None) -> Draws:
+    """Plans the random gradients of a problem.
+
+    Args:
+        key: Random key of batches and signs.
+        posed: The problem.
+        of: What the curvature is of.
+        num_samples: How many gradients at least; each unit (a batch of the objective, or an example whose views are
+            aligned) gives the same number of them. None takes each residual by itself: exact, for small problems.
+        block: Units times gradients that are computed at once; None: what 256 MiB hold.
+
+    Returns:
+        The plan.
+
+    Raises:
+        BadArrayError: If ``num_samples`` or ``block`` is below 1.
+    """
+    if (num_samples is not None and num_samples < 1) or (block is not None and block < 1):
+        raise BadArrayError(f"curvature needs num_samples >= 1 and block >= 1, got {num_samples} and {block}.")
+    key_batches, key_signs = jax.random.split(key)
+    batches = in_batches(key_batches, len(posed.train), posed.batch_size if of == "objective" else 1)
+    num_units = len(batches.rows)
+    unit = posed.unit(jnp.asarray(batches.rows[0]), jnp.asarray(batches.weights[0]))
+    layers = layers_of(_function(posed, of), posed.leaves(), unit)
+    each = layers.made.num_outputs if num_samples is None else -(-num_samples // num_units)
+    held = max(1, _HELD // _signals(layers)) if block is None else block
+    each_at_once = min(each, held)
+    units_at_once = max(1, min(num_units, held // each_at_once))
+    parts = []
+    for first in range(0, num_units, units_at_once):
+        numbers = np.arange(first, first + units_at_once)
+        inside = np.minimum(numbers, num_units - 1)
+        rows, weights = (jnp.asarray(side[inside]) for side in (batches.rows, batches.weights))
+        for start in range(0, each, each_at_once):
+            which = jnp.arange(start, start + each_at_once)  # beyond the last residual there is none, which gives zero
+            keys = jnp.tile(which, (len(inside), 1)) if num_samples is None else _keys(key_signs, inside, which)
+            parts.append(Part(rows, weights, jnp.asarray(numbers < num_units, jnp.float32), keys))
+    drawn = -(-each // each_at_once) * each_at_once
+    return Draws(of, layers.layout, tuple(parts), num_units * (1 if num_samples is None else drawn))
+
+
+def _keys(key: jax.Array, units: np.ndarray, which: jax.Array) -> jax.Array:
+    of_unit = jax.vmap(lambda unit: jax.random.fold_in(key, unit))(jnp.asarray(units))
+    return jax.vmap(lambda one: jax.vmap(lambda c: jax.random.fold_in(one, c))(which))(of_unit)
+
+
+def _function(posed: Problem, of: Of) -> Callable[[Any, Unit], jax.Array]:
+    return lambda arrays, unit: posed.residuals(arrays, unit, of)
+
+
+def _signals(layers: Layers) -> int:
+    """Numbers that come back for one unit and one combination of residuals, with the gradients made from them."""
+    sites = [site for site, _, _ in layers.made.sites.values()]
+    return sum(int(np.prod(site.output_shape)) + int(np.prod(site.weight_shape)) for site in sites) + 1
+
+
+class Drawn(NamedTuple):
+    """Random gradients of one part, as products of both sides of each layer; zero where a unit does not count.
+
+    Attributes:
+        sides: Of each matrix of the layout: inputs (u, b, s, k) and signals (u, c, b, s, f).
+        rest: Gradients (u, c, 1, size, 1) of each parameter that is in no matrix.
+    """
+
+    sides: list[Sides]
+    rest: list[Float[Array, "u c 1 k 1"]]
+
+    def gradients(self) -> list[Float[Array, "uc b k f"]]:
+        """The gradients themselves, one after the other.
+
+        Returns:
+            As the layout's ``split`` arranges them.
+        """
+        every = [jax.vmap(Sides.gradients)(side) for side in self.sides] + self.rest
+        return [gradient.reshape(-1, *gradient.shape[2:]) for gradient in every]
+
+
+Step = Callable[[Any, Drawn, Layout], Any]
+
+
+def summed(posed: Problem, draws: Draws, step: Step, state: Any, *, on_progress: Told | None = None) -> Any:
+    """Sums what a function makes of every part, and divides by the number of random gradients.
+
+    Args:
+        posed: The problem.
+        draws: From ``draws_of``.
+        step: ``step(state, drawn, layout)`` gives a pytree of arrays to sum; a module's own function, so that it is
+            compiled once.
+        state: What ``step`` takes besides, a pytree of arrays.
+        on_progress: Called as ``on_progress(done, all)`` between parts.
+
+    Returns:
+        The mean over random gradients; where residuals stand alone, the sum over them and the mean over units.
+    """
+    total = None
+    for done, part in enumerate(draws.parts, 1):
+        found = _stepped(posed, state, part, of=draws.of, layout=draws.layout, step=step)
+        total = found if total is None else jax.tree.map(jnp.add, total, found)
+        if on_progress is not None:
+            jax.block_until_ready(total)  # what was only dispatched is not done
+            on_progress(done, len(draws.parts))
+    return jax.tree.map(lambda sum_: sum_ / draws.total, total)
+
+
+def drawn_rows(posed: Problem, draws: Draws, on_progress: Told | None = None) -> np.ndarray:
+    """Random gradients as rows.
+
+    Args:
+        posed: The problem.
+        draws: Which.
+        on_progress: Called as ``on_progress(done, all)`` between parts.
+
+    Returns:
+        (r, p) array R, scaled so that R^T R is the curvature or an estimate of it.
+    """
+    rows = []
+    for done, part in enumerate(draws.parts, 1):
+        found = np.asarray(_stepped(posed, (), part, of=draws.of, layout=draws.layout, step=_flat_gradients))
+        rows.append(found.reshape(len(part.counts), -1, found.shape[-1])[np.asarray(part.counts) > 0])
+        if on_progress is not None:
+            on_progress(done, len(draws.parts))
+    return np.concatenate([part.reshape(-1, part.shape[-1]) for part in rows]) / np.sqrt(draws.total)
+
+
+def _flat_gradients(_: Any, drawn: Drawn, layout: Layout) -> jax.Array:
+    return flat(layout.joined(drawn.gradients()))
+
+
+@precise_jit(static_argnames=("of", "layout", "step"))
+def _stepped(posed: Problem, state: Any, part: Part, *, of: Of, layout: Layout, step: Any) -> Any:
+    def one(rows: jax.Array, weights: jax.Array, count: jax.Array, keys: jax.Array) -> Drawn:
+        unit = posed.unit(rows, weights)
+        layers = layers_of(_function(posed, of), posed.leaves(), unit, layout)
+        found = Drawn(*sides_of(layers, posed.leaves().arrays, unit, _signs(keys, layers)))
+        return jax.tree.map(lambda leaf: leaf * count.astype(leaf.dtype), found)
+
+    return step(state, jax.vmap(one)(*part), layout)
+
+
+def _signs(keys: jax.Array, layers: Layers) -> Float[Array, "c r"]:
+    out = layers.made.closed.out_avals[0]
+    if jnp.issubdtype(keys.dtype, jnp.integer):
+        return jax.nn.one_hot(keys, out.shape[0], dtype=out.dtype)
+    return jax.vmap(lambda key: jax.random.rademacher(key, out.shape, out.dtype))(keys)
+
+
+def flat(arrays: Sequence[Float[Array, "m *shape"]]) -> Float[Array, "m p"]:
+    """Parameters in a row.
+
+    Args:
+        arrays: For each parameter an array (m, *shape).
+
+    Returns:
+        (m, p) array.
+    """
+    return jnp.concatenate([array.reshape(len(array), -1) for array in arrays], axis=1)
+
+
+def unflat(rows: Float[Array, "m p"], like: Sequence[Any]) -> list[Float[Array, "m *shape"]]:
+    """Turns ``flat`` around.
+
+    Args:
+        rows: (m, p).
+        like: Arrays (any, *shape).
+
+    Returns:
+        For each parameter an array (m, *shape).
+    """
+    sizes = np.cumsum([int(np.prod(array.shape[1:])) for array in like])[:-1]
+    parts = jnp.split(rows, [int(size) for size in sizes], axis=1)
+    return [part.reshape(len(rows), *array.shape[1:]) for part, array in zip(parts, like, strict=True)]

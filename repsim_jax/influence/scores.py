@@ -1,0 +1,321 @@
+r"""Which training examples raise or lower a measurement of a query, and which ones keep themselves in place?
+
+.. math:: I_{ji} = - \nabla m_j^T (C + \lambda)^{-1} \nabla F_i
+
+m is the measurement, and F what an example adds to training. In the paper F is the example's own stability. Here it is,
+by default, the derivative of the training objective by the weight of the example, which sees it also as what repels
+others: Deng et al. 2024 (arXiv 2412.01335) for losses that do not fall apart into examples.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from repsim_jax.errors import BadArrayError, UnknownNameError
+from repsim_jax.influence.curvature import Curvature
+from repsim_jax.influence.damping import Damping, checked_damping
+from repsim_jax.influence.derivatives import Mode, all_products, dots, measured_gradients, own_products
+from repsim_jax.influence.examples import Examples
+from repsim_jax.influence.measurements import Measurement, Stability
+from repsim_jax.influence.problems import Batches, Problem, in_batches
+from repsim_jax.influence.pseudo import Told
+
+# Groups of views for standard errors: each takes as long as the scores themselves.
+_VIEW_GROUPS = 4
+
+
+class Influence(NamedTuple):
+    """Influence of training examples on measurements.
+
+    Attributes:
+        values: (m, n); above zero where including the example raises the measurement.
+        standard_errors: (m, n), over views; None where they were not asked for.
+        measurements: (m,) of the model as it is.
+        options: What was chosen, by name.
+    """
+
+    values: np.ndarray
+    standard_errors: np.ndarray | None
+    measurements: np.ndarray
+    options: dict[str, Any]
+
+
+class SelfInfluence(NamedTuple):
+    """Influence of training examples on themselves.
+
+    Attributes:
+        values: (n,); by how much leaving the example out raises its own measurement.
+        standard_errors: (n,), over views; None where they were not asked for.
+        measurements: (n,) of the model as it is.
+        options: What was chosen, by name.
+    """
+
+    values: np.ndarray
+    standard_errors: np.ndarray | None
+    measurements: np.ndarray
+    options: dict[str, Any]
+
+
+def influence(
+    key: jax.Array,
+    posed: Problem,
+    queries: Examples,
+    *,
+    curvature: Curvature,
+    measurement: Measurement | None = None,
+    mode: Mode = "batch",
+    damping: Damping = Damping(),  # noqa: B008 (frozen)
+    view_groups: int = 0,
+    block: int = 32,
+    mesh: jax.sharding.Mesh | None = None,
+    on_progress: Told | None = None,
+) -> Influence:
+    r"""Influence of every training example on every measurement.
+
+    In ``mode="batch"`` a value predicts, to first order, by how much the measurement would rise if the example were
+    included in training rather than left out. In ``mode="paper"`` it is the paper's product of alignment gradients,
+    which predicts it up to the factor 1 / n.
+
+    Args:
+        key: Random key; deals training examples into batches, where there is more than one.
+        posed: From ``problem``.
+        queries: From ``augmented`` or ``with_views``; training examples or others.
+        curvature: From ``ekfac``, ``logra``, ``low_rank``, ``woodbury``, ``random_projection``, ``dense``, or
+            ``Identity()``.
+        measurement: What is measured of the queries; None: their stability, as the problem has it.
+        mode: "batch", the derivative of the training objective by the weights of examples; "paper", the gradient of
+            their own stability.
+        damping: What is added to the curvature.
+        view_groups: Into how many groups views are split for standard errors (jackknife: each is left out in turn, on
+            both sides, while the curvature stays), which takes so many times longer; 0: no standard errors.
+        block: Queries whose gradients are held at once.
+        mesh: Devices over which the batches of training examples are spread, whatever its axes.
+        on_progress: Called as ``on_progress(done, all)`` between blocks.
+
+    Returns:
+        Values (m, n); m is the number of queries, of pairs of queries, or 1, as the measurement has it.
+
+    Raises:
+        BadArrayError: If the damping, ``block`` or ``view_groups`` is out of range, queries have another shape than
+            training examples or do not divide into pairs, or a value is not finite.
+        UnknownNameError: If there is no such mode.
+
+    Source:
+        arXiv 2412.17170 for ``mode="paper"``, as far as its abstract and opening tell; arXiv 2412.01335 for
+        ``mode="batch"``.
+
+    Differs:
+        The paper leaves open which side is augmented (``Stability.side``), the number of views, whether a projector
+        takes part (``problem``'s ``represent``), the matrix behind the curvature (``of``) and the damping: each is an
+        option here, recorded in the result.
+    """
+    measured = measurement or posed.stability
+    _check(posed, queries, mode, damping, block, view_groups)
+    groups = _grouped(len(queries), measured)
+
+    def score(posed: Problem, queries: Examples, told: Told | None) -> tuple[np.ndarray, np.ndarray]:
+        return _pairwise(key, posed, queries, measured, groups, curvature, mode, damping, block, mesh, told)
+
+    (values, measurements), errors = _jackknifed(score, posed, queries, view_groups, on_progress)
+    return Influence(
+        values, errors, measurements, _options(posed, measured, curvature, mode, damping, queries, view_groups)
+    )
+
+
+def self_influence(
+    key: jax.Array,
+    posed: Problem,
+    *,
+    curvature: Curvature,
+    measurement: Measurement | None = None,
+    mode: Mode = "batch",
+    damping: Damping = Damping(),  # noqa: B008 (frozen)
+    view_groups: int | None = None,
+    block: int = 32,
+    mesh: jax.sharding.Mesh | None = None,
+    on_progress: Told | None = None,
+) -> SelfInfluence:
+    """By how much leaving a training example out would raise its own measurement: high where it was memorized.
+
+    The negative diagonal of ``influence(key, posed, posed.train, ...)``, without the rest of it. In ``mode="paper"``
+    with the stability for measurement it is never negative.
+
+    Args:
+        key: As in ``influence``.
+        posed: As in ``influence``.
+        curvature: As in ``influence``.
+        measurement: As in ``influence``; of single queries.
+        mode: As in ``influence``.
+        damping: As in ``influence``.
+        view_groups: As in ``influence``; None is four groups, three of three views, or none of two views.
+        block: As in ``influence``.
+        mesh: As in ``influence``.
+        on_progress: As in ``influence``.
+
+    Returns:
+        Values (n,).
+
+    Raises:
+        BadArrayError: As ``influence``, and for measurements of several queries together.
+        UnknownNameError: If there is no such mode.
+
+    Source:
+        As ``influence``.
+    """
+    measured = measurement or posed.stability
+    if view_groups is None:
+        view_groups = min(_VIEW_GROUPS, posed.train.num_views) if posed.train.num_views > 2 else 0
+    _check(posed, posed.train, mode, damping, block, view_groups)
+    if measured.num_queries != 1:
+        raise BadArrayError(
+            f"self_influence needs a measurement of single queries; {type(measured).__name__} is of several together. "
+            "Take influence(key, problem, queries, ...) for it."
+        )
+
+    def score(posed: Problem, _: Examples, told: Told | None) -> tuple[np.ndarray, np.ndarray]:
+        return _own(key, posed, measured, curvature, mode, damping, block, mesh, told)
+
+    (values, measurements), errors = _jackknifed(score, posed, posed.train, view_groups, on_progress)
+    options = _options(posed, measured, curvature, mode, damping, posed.train, view_groups)
+    return SelfInfluence(values, errors, measurements, options)
+
+
+def _check(posed: Problem, queries: Examples, mode: str, damping: Damping, block: int, view_groups: int) -> None:
+    if mode not in ("batch", "paper"):
+        raise UnknownNameError.of("mode", str(mode), ("batch", "paper"))
+    checked_damping(damping)
+    if queries.x.shape[1:] != posed.train.x.shape[1:] or queries.x.dtype != posed.train.x.dtype:
+        raise BadArrayError(
+            f"influence needs queries like the training examples, {posed.train.x.shape[1:]} {posed.train.x.dtype}: "
+            f"got {queries.x.shape[1:]} {queries.x.dtype}."
+        )
+    fewest = min(queries.num_views, posed.train.num_views)
+    most_left_out = -(-fewest // view_groups) if view_groups > 1 else 0
+    if block < 1 or view_groups < 0 or view_groups == 1 or view_groups > fewest or fewest - most_left_out < 2:
+        raise BadArrayError(
+            f"influence needs block >= 1, and view_groups 0, or from 2 to the number of views ({fewest}) so that two "
+            f"views remain when a group is left out: got block={block}, view_groups={view_groups}."
+        )
+
+
+def _grouped(n: int, measurement: Measurement) -> np.ndarray:
+    """Numbers of the queries of each measurement, (m, g)."""
+    size = measurement.num_queries or n
+    if n % size:
+        raise BadArrayError(f"{type(measurement).__name__} is of {size} queries at a time: {n} queries do not divide.")
+    return np.arange(n).reshape(-1, size)
+
+
+def _options(
+    posed: Problem, measurement: Measurement, curvature: Curvature, mode: str, damping: Damping, queries: Examples,
+    view_groups: int,
+) -> dict[str, Any]:  # fmt: skip
+    return {
+        "mode": mode,
+        "objective": type(posed.objective).__name__,
+        "measurement": type(measurement).__name__,
+        "stability_side": (measurement if isinstance(measurement, Stability) else posed.stability).side,
+        "curvature": type(curvature).__name__,
+        "damping_relative": float(damping.relative),
+        "damping_absolute": float(damping.absolute),
+        "train_views": posed.train.num_views,
+        "query_views": queries.num_views,
+        "view_groups": view_groups,
+        "batch_size": posed.batch_size,
+        "represents": "the embeddings" if posed.represent is None else "another output",
+    }
+
+
+Scored = tuple[np.ndarray, np.ndarray]
+
+
+def _jackknifed(
+    score: Callable[[Problem, Examples, Told | None], Scored], posed: Problem, queries: Examples, view_groups: int,
+    on_progress: Told | None,
+) -> tuple[Scored, np.ndarray | None]:  # fmt: skip
+    """The scores of all views, and their standard errors from leaving each group of views out."""
+
+    def told(round_: int) -> Told | None:
+        if on_progress is None:
+            return None
+        return lambda done, each: on_progress(round_ * each + done, (view_groups + 1) * each)
+
+    whole = score(posed, queries, told(0))
+    if not np.isfinite(whole[0]).all():
+        bad = np.argwhere(~np.isfinite(whole[0]))
+        raise BadArrayError(
+            f"influence is NaN or infinite for {len(bad)} values, the first at {tuple(map(int, bad[0]))}. A zero "
+            "representation has no cosine; too little damping overflows: look at the example, or raise the damping."
+        )
+    if not view_groups:
+        return whole, None
+    left_out = []
+    for group in range(view_groups):
+        kept, kept_of_queries = (
+            np.flatnonzero(np.arange(side.num_views) % view_groups != group) for side in (posed.train, queries)
+        )
+        reduced = replace(posed, train=posed.train.some_views(kept))
+        left_out.append(score(reduced, queries.some_views(kept_of_queries), told(group + 1))[0])
+    spread = np.stack(left_out) - np.mean(left_out, axis=0)
+    return whole, np.sqrt((view_groups - 1) / view_groups * np.square(spread).sum(0))
+
+
+def _dealt(key: jax.Array, posed: Problem, mode: Mode, mesh: Any) -> Batches:
+    """Batches of the objective; in the paper's mode, in which examples do not meet, merely blocks of that size."""
+    multiple = 1 if mesh is None else mesh.devices.size
+    return in_batches(key if mode == "batch" else None, len(posed.train), posed.batch_size, multiple=multiple)
+
+
+def _pairwise(
+    key: jax.Array, posed: Problem, queries: Examples, measurement: Any, groups: np.ndarray, curvature: Curvature,
+    mode: Mode, damping: Damping, block: int, mesh: Any, told: Told | None,
+) -> Scored:  # fmt: skip
+    batches = _dealt(key, posed, mode, mesh)
+    scale = 1 / np.count_nonzero(batches.weights.any(1))
+    size = min(block, len(groups))
+    values, measurements = [], []
+    count = -(-len(groups) // size)
+    for number in range(count):
+        which = np.minimum(np.arange(number * size, (number + 1) * size), len(groups) - 1)
+        seen, gradients = measured_gradients(posed, queries.rows(groups[which].ravel()), measurement, size=size)
+        directions = curvature.solve(gradients, damping)
+        products = all_products(posed, directions, *map(jnp.asarray, batches), scale, mode=mode, mesh=mesh)
+        values.append(-batches.scattered(np.asarray(products), len(posed.train)))
+        measurements.append(np.asarray(seen))
+        if told is not None:
+            told(number + 1, count)
+    return np.concatenate(values)[: len(groups)], np.concatenate(measurements)[: len(groups)]
+
+
+def _own(
+    key: jax.Array, posed: Problem, measurement: Any, curvature: Curvature, mode: Mode, damping: Damping, block: int,
+    mesh: Any, told: Told | None,
+) -> Scored:  # fmt: skip
+    batches = _dealt(key, posed, mode, mesh)
+    devices = 1 if mesh is None else mesh.devices.size
+    scale = 1 / np.count_nonzero(batches.weights.any(1))
+    num_batches, b = batches.rows.shape
+    values, measurements = np.zeros((2, num_batches, b))
+    size = min(block, b)
+    steps = [(i, j) for i in range(0, num_batches, devices) for j in range(0, b, size)]
+    for done, (i, j) in enumerate(steps, 1):
+        places = np.minimum(np.arange(j, j + size), b - 1)
+        together = slice(i, i + devices)
+        rows = jnp.asarray(batches.rows[together][:, places].ravel())
+        seen, gradients = measured_gradients(posed, posed.train.rows(rows), measurement, size=len(rows), mesh=mesh)
+        directions = curvature.solve(gradients, damping)
+        if mode == "paper":
+            _, own = measured_gradients(posed, posed.train.rows(rows), posed.stability, size=len(rows), mesh=mesh)
+            found = dots(directions, own).reshape(-1, size)
+        else:
+            batch = (jnp.asarray(side[together]) for side in batches)
+            found = own_products(posed, directions, *batch, jnp.asarray(places), scale, mode=mode, mesh=mesh)
+        values[together, places] = np.asarray(found)
+        measurements[together, places] = np.asarray(seen).reshape(-1, size)
+        if told is not None:
+            told(done, len(steps))
+    return tuple(batches.scattered(side, len(posed.train)) for side in (values, measurements))  # type: ignore[return-value]
