@@ -65,7 +65,7 @@ def contributions(posed: Problem, arrays: Any, rows: jax.Array, weights: Float[A
     unit = posed.unit(rows, weights)
     if mode == "paper":
         return jax.vmap(lambda seen: posed.stability(posed.seeing(arrays), seen[None]))(unit.seen)
-    return jax.grad(lambda w: posed.loss(arrays, unit.seen, w))(weights)
+    return jax.grad(lambda w: posed.loss(arrays, unit.seen, w))(unit.weights)
 
 
 def _along(posed: Problem, directions: Any, rows: jax.Array, weights: jax.Array, scale: Any, mode: Mode) -> jax.Array:

@@ -109,7 +109,9 @@ class Problem:
         Returns:
             The unit.
         """
-        return Unit(self.train.rows(rows).seen(), weights)
+        # in the precision of the model: weights of float32 would take digits from a model in float64
+        precise = jnp.promote_types(self.leaves().arrays[0].dtype, jnp.float32)
+        return Unit(self.train.rows(rows).seen(), weights.astype(precise))
 
     def num_params(self) -> int:
         """How many numbers influence differentiates by.
