@@ -247,7 +247,9 @@ def test_queries_that_do_not_fit_are_refused():
 
 
 def test_a_value_that_is_not_finite_is_named():
-    broken = small_problem(Custom(lambda p, views, w: jnp.log(-w).sum() * p["first"]["bias"].sum() + 0 * views.sum()))
+    broken = small_problem(
+        Custom(lambda p, views, w: jnp.sqrt(w - 1).sum() * p["first"]["bias"].sum() + 0 * views.sum())
+    )
     with pytest.raises(BadArrayError, match=r"NaN or infinite for 144 values, the first at \(0, 0\)"):
         influence(KEY, broken, broken.train, curvature=Identity())
 
