@@ -8,6 +8,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from repsim_jax.influence.counterfactual import (
+        DatamodelingScore,
+        datamodeling_score,
+        leave_one_out,
+        noise_ceiling,
+        outcomes,
+        random_subsets,
+        retrained,
+    )
     from repsim_jax.influence.curvature import Curvature, Eigen, Identity, Rows, dense, woodbury
     from repsim_jax.influence.damping import Damping
     from repsim_jax.influence.examples import Examples, augmented, with_views
@@ -34,6 +43,7 @@ if TYPE_CHECKING:
     from repsim_jax.influence.problems import Problem, problem
     from repsim_jax.influence.projections import LoGra, RandomProjection, logra, random_projection
     from repsim_jax.influence.scores import Influence, SelfInfluence, influence, self_influence
+    from repsim_jax.influence.sweeps import DampingSweep, damping_sweep
     from repsim_jax.influence.truncated import low_rank
 
 _HOME = {
@@ -42,6 +52,8 @@ _HOME = {
     "Curvature": "curvature",
     "Custom": "objectives",
     "Damping": "damping",
+    "DampingSweep": "sweeps",
+    "DatamodelingScore": "counterfactual",
     "Distance": "measurements",
     "EKFAC": "kronecker",
     "Eigen": "curvature",
@@ -65,13 +77,20 @@ _HOME = {
     "Uniformity": "measurements",
     "VICReg": "objectives",
     "augmented": "examples",
+    "damping_sweep": "sweeps",
+    "datamodeling_score": "counterfactual",
     "dense": "curvature",
     "ekfac": "kronecker",
     "influence": "scores",
+    "leave_one_out": "counterfactual",
     "logra": "projections",
     "low_rank": "truncated",
+    "noise_ceiling": "counterfactual",
+    "outcomes": "counterfactual",
     "problem": "problems",
     "random_projection": "projections",
+    "random_subsets": "counterfactual",
+    "retrained": "counterfactual",
     "self_influence": "scores",
     "with_views": "examples",
     "woodbury": "curvature",
@@ -83,6 +102,8 @@ __all__ = [
     "Curvature",
     "Custom",
     "Damping",
+    "DampingSweep",
+    "DatamodelingScore",
     "Distance",
     "Eigen",
     "Examples",
@@ -105,13 +126,20 @@ __all__ = [
     "Uniformity",
     "VICReg",
     "augmented",
+    "damping_sweep",
+    "datamodeling_score",
     "dense",
     "ekfac",
     "influence",
+    "leave_one_out",
     "logra",
     "low_rank",
+    "noise_ceiling",
+    "outcomes",
     "problem",
     "random_projection",
+    "random_subsets",
+    "retrained",
     "self_influence",
     "with_views",
     "woodbury",

@@ -116,22 +116,25 @@ def dense(key: jax.Array, posed: Problem, *, of: Literal["objective", "alignment
         raise BadArrayError(
             f"dense curvature is for at most {_MOST_DENSE} parameters, got {p}. Take ekfac or low_rank."
         )
-    if of == "hessian":
-        matrix = np.asarray(_hessian(posed, *map(jnp.asarray, in_batches(key, len(posed.train), posed.batch_size))))
-    else:
-        rows = drawn_rows(posed, draws_of(key, posed, of, num_samples=None))
-        matrix = rows.T @ rows
+    batches = in_batches(key, len(posed.train), 1 if of == "alignment" else posed.batch_size)
+    matrix = np.asarray(_matrix(posed, *map(jnp.asarray, batches), of=of))
     values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
     return Eigen(jnp.asarray(np.abs(values)), jnp.asarray(vectors), jnp.asarray(np.abs(values).mean()))
 
 
-@precise_jit()
-def _hessian(posed: Problem, rows: jax.Array, weights: jax.Array) -> Float[Array, "p p"]:
+@precise_jit(static_argnames=("of",))
+def _matrix(posed: Problem, rows: jax.Array, weights: jax.Array, *, of: str) -> Float[Array, "p p"]:
     """One product with a unit vector after the other: all at once would need a copy of the network for each."""
     arrays = posed.leaves().arrays
     like = [array[None] for array in arrays]
     eye = jnp.eye(posed.num_params(), dtype=arrays[0].dtype)
-    return jax.lax.map(lambda e: objective_hessian_product(posed, rows, weights, unflat(e[None], like)), eye)
+
+    def row(e: Float[Array, " p"]) -> Float[Array, " p"]:
+        if of == "hessian":
+            return objective_hessian_product(posed, rows, weights, unflat(e[None], like))
+        return gauss_newton_product(posed, rows, weights, unflat(e[None], like), of)
+
+    return jax.lax.map(row, eye)
 
 
 def objective_hessian_product(
@@ -158,6 +161,34 @@ def objective_hessian_product(
         return jax.jvp(lambda a: gradient(a, batch), (arrays,), ([one[0] for one in direction],))[1]
 
     found = jax.tree.map(lambda leaf: leaf.mean(0), jax.lax.map(product, (rows, weights)))
+    return flat([leaf[None] for leaf in found])[0]
+
+
+def gauss_newton_product(
+    posed: Problem, rows: jax.Array, weights: jax.Array, direction: list[Float[Array, "1 *shape"]], of: Any
+) -> Float[Array, " p"]:
+    """The Gauss-Newton matrix times a vector, without either.
+
+    Args:
+        posed: The problem.
+        rows: (k, b) numbers of the examples of each unit.
+        weights: (k, b) of the examples.
+        direction: For each parameter an array (1, *shape).
+        of: "objective" or "alignment".
+
+    Returns:
+        (p,) array, the mean over units of J^T J v.
+    """
+    arrays = posed.leaves().arrays
+
+    def of_unit(one: Any) -> Any:
+        unit = posed.unit(*one)
+        residuals = lambda a: posed.residuals(a, unit, of)  # noqa: E731
+        moved = jax.jvp(residuals, (arrays,), ([v[0] for v in direction],))[1]
+        return jax.vjp(residuals, arrays)[1](moved)[0]
+
+    size = 64 if of == "alignment" else 1
+    found = jax.tree.map(lambda leaf: leaf.mean(0), jax.lax.map(of_unit, (rows, weights), batch_size=size))
     return flat([leaf[None] for leaf in found])[0]
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from repsim_jax.errors import BadArrayError
-from repsim_jax.influence.curvature import Eigen, objective_hessian_product
+from repsim_jax.influence.curvature import Eigen, gauss_newton_product, objective_hessian_product
 from repsim_jax.influence.problems import Problem, checked_of, in_batches
 from repsim_jax.influence.pseudo import flat, unflat
 from repsim_jax.linalg import lanczos, precise_jit
@@ -71,31 +71,3 @@ def _low_rank(
     kept = jnp.argsort(-jnp.abs(found.values))[:rank]
     values = jnp.abs(found.values[kept])
     return Eigen(values, found.vectors[:, kept], values.sum() / posed.num_params())
-
-
-def gauss_newton_product(
-    posed: Problem, rows: jax.Array, weights: jax.Array, direction: list[Float[Array, "1 *shape"]], of: Any
-) -> Float[Array, " p"]:
-    """The Gauss-Newton matrix times a vector, without either.
-
-    Args:
-        posed: The problem.
-        rows: (k, b) numbers of the examples of each unit.
-        weights: (k, b) of the examples.
-        direction: For each parameter an array (1, *shape).
-        of: "objective" or "alignment".
-
-    Returns:
-        (p,) array, the mean over units of J^T J v.
-    """
-    arrays = posed.leaves().arrays
-
-    def of_unit(one: Any) -> Any:
-        unit = posed.unit(*one)
-        residuals = lambda a: posed.residuals(a, unit, of)  # noqa: E731
-        moved = jax.jvp(residuals, (arrays,), ([v[0] for v in direction],))[1]
-        return jax.vjp(residuals, arrays)[1](moved)[0]
-
-    size = 64 if of == "alignment" else 1
-    found = jax.tree.map(lambda leaf: leaf.mean(0), jax.lax.map(of_unit, (rows, weights), batch_size=size))
-    return flat([leaf[None] for leaf in found])[0]
