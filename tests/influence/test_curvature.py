@@ -75,6 +75,7 @@ def test_woodbury_and_full_rank_are_dense(of: Any):
             np.testing.assert_allclose(flat_rows(curvature.solve(gradients, DAMPING)), expected, rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_low_rank_keeps_the_largest_directions_and_damps_the_others():
     with enable_x64():
         posed = small_problem()
@@ -175,6 +176,7 @@ def test_ekfac_is_exact_for_a_linear_layer_whose_inputs_and_signals_are_independ
         np.testing.assert_allclose(matrix_of(dense(KEY, posed)), matrix, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_many_random_signs_approach_all_residuals():
     posed = small_problem()
     gradients = random_gradients(posed)
@@ -231,6 +233,7 @@ def test_projected_curvature_is_divided_out_between_its_directions(name: str):
         np.testing.assert_allclose(flat_rows(found.solve(gradients, DAMPING)), (directions @ middle).T, rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_random_directions_keep_products_of_gradients_on_average():
     posed = one_layer()
     gradients = random_gradients(posed, num=2)
@@ -251,6 +254,7 @@ FITS: dict[str, Callable[[Problem], Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fit", FITS.values(), ids=FITS)
 def test_endless_damping_leaves_the_product_of_gradients(fit: Callable[[Problem], Any]):
     with enable_x64():
@@ -261,6 +265,7 @@ def test_endless_damping_leaves_the_product_of_gradients(fit: Callable[[Problem]
         np.testing.assert_array_equal(flat_rows(Identity().solve(gradients, DAMPING)), flat_rows(gradients))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fit", FITS.values(), ids=FITS)
 def test_dividing_curvature_out_is_symmetric_and_positive(fit: Callable[[Problem], Any]):
     with enable_x64():

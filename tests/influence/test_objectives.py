@@ -98,7 +98,10 @@ def convex_parts(name: str) -> tuple[Any, Any]:
     }[name]
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+SLOWER = [pytest.param(n, marks=pytest.mark.slow) for n in OBJECTIVES if n not in ("SimCLR", "SimSiam")]
+
+
+@pytest.mark.parametrize("name", ["SimCLR", "SimSiam", *SLOWER])
 def test_residuals_give_the_gauss_newton_matrix_of_the_convex_part(name: str):
     with enable_x64():
         posed = small_problem(OBJECTIVES[name])

@@ -61,7 +61,10 @@ def explicit(posed: Problem, matrix: np.ndarray, mode: str) -> np.ndarray:
 OBJECTIVES = {"simclr": SimCLR(0.3), "vicreg": VICReg(), "simsiam": SimSiam(lambda p, z: z @ p["predictor"])}
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+SLOWER = [pytest.param(name, marks=pytest.mark.slow) for name in ("vicreg", "simsiam")]
+
+
+@pytest.mark.parametrize("name", ["simclr", *SLOWER])
 def test_batch_mode_is_the_derivative_by_weights_of_the_objective(name: str):
     with enable_x64():
         posed = small_problem(OBJECTIVES[name])
@@ -99,6 +102,7 @@ def test_gradients_of_queries_from_layers_are_those_of_autodiff():
         np.testing.assert_allclose(flat_rows(found), expected, rtol=0, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_batches_are_taken_apart_and_only_filled_with_what_does_not_count():
     with enable_x64():
         rows = np.arange(11)
@@ -113,6 +117,7 @@ def test_batches_are_taken_apart_and_only_filled_with_what_does_not_count():
             np.testing.assert_allclose(found[:, members], expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_order_of_examples_and_queries_plays_no_part():
     with enable_x64():
         order = np.random.default_rng(4).permutation(N)
@@ -123,6 +128,7 @@ def test_the_order_of_examples_and_queries_plays_no_part():
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-10 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_turning_the_basis_of_a_linear_encoder_changes_nothing():
     with enable_x64():
         turn = np.linalg.qr(np.random.default_rng(6).normal(size=(3, 3)))[0]
@@ -206,6 +212,7 @@ for mode in ("batch", "paper"):
 """
 
 
+@pytest.mark.slow
 def test_devices_share_the_work_and_give_the_same_numbers():
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
     environment = {**os.environ, **flags, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
@@ -254,6 +261,7 @@ def test_a_value_that_is_not_finite_is_named():
         influence(KEY, broken, broken.train, curvature=Identity())
 
 
+@pytest.mark.slow
 def test_another_damping_or_temperature_compiles_nothing():
     def scores(temperature: float, relative: float) -> np.ndarray:
         posed = small_problem(SimCLR(temperature))
