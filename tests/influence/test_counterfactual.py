@@ -1,6 +1,5 @@
 """Influence foretells what leaving examples out does, where that has a closed form, and is scored as it should be."""
 
-from dataclasses import replace
 from typing import Any
 
 import jax
@@ -10,7 +9,6 @@ import optax
 import pytest
 from influence_cases import N, examples, small_problem
 from scipy.stats import spearmanr
-from sklearn.datasets import load_digits
 
 from repsim_jax._compat import enable_x64
 from repsim_jax.errors import BadArrayError
@@ -21,7 +19,6 @@ from repsim_jax.influence import (
     Identity,
     SimCLR,
     Stability,
-    augmented,
     damping_sweep,
     datamodeling_score,
     dense,
@@ -38,8 +35,6 @@ from repsim_jax.influence import (
 
 KEY = jax.random.key(1)
 RIDGE = 0.1
-# Far below what was measured once (see the assertion's message), far above chance.
-FLOOR = 0.3
 
 
 def ridge_loss(params: Any, views: jax.Array, weights: jax.Array) -> jax.Array:
@@ -157,40 +152,3 @@ def test_the_sweep_is_self_influence_at_each_damping():
     plain = self_influence(KEY, posed, curvature=Identity(), mode="paper", view_groups=0).values
     ratio = sweep.values[2] / plain
     np.testing.assert_allclose(ratio, ratio[0], rtol=1e-3)
-
-
-def augment(key: jax.Array, x: jax.Array) -> jax.Array:
-    key_contrast, key_noise = jax.random.split(key)
-    contrast = jax.random.uniform(key_contrast, (), minval=0.8, maxval=1.2)
-    return contrast * x + 0.1 * jax.random.normal(key_noise, x.shape)
-
-
-@pytest.mark.slow
-def test_influence_foretells_the_stability_of_a_small_simclr_and_embeddings_do_not():
-    x = load_digits().data[:80].astype(np.float32) / 16 - 0.5
-    x = x @ np.linalg.svd(x - x.mean(0), full_matrices=False)[2][:16].T
-    train = augmented(KEY, x, augment, num_views=2)
-    queries = augmented(jax.random.key(2), x, augment, num_views=8)
-    key_first, key_last = jax.random.split(KEY)
-    initial = {"first": jax.random.normal(key_first, (16, 12)) / 4, "last": jax.random.normal(key_last, (12, 8)) / 4}
-    start = problem(
-        lambda p, x: jnp.tanh(x @ p["first"]) @ p["last"], initial, train, objective=SimCLR(),
-    )  # fmt: skip
-    steps = 400
-    optimizer = optax.chain(
-        optax.add_decayed_weights(1e-2),
-        optax.adam(optax.cosine_decay_schedule(1e-2, steps), eps_root=1e-12),
-    )
-    masks = random_subsets(KEY, 80, num_subsets=64, share=0.9)
-    params = retrained(
-        KEY, start, np.concatenate([np.ones((1, 80), bool), masks]), optimizer=optimizer, num_steps=steps
-    )
-    posed = replace(start, params=jax.tree.map(lambda leaf: leaf[0], params))
-    measured = outcomes(start, params, queries)[1:]
-    curvature = dense(KEY, posed, of="hessian")
-    found = influence(KEY, posed, queries, curvature=curvature, damping=Damping(0.0, 1e-2)).values
-    unit = np.asarray(posed.seeing(posed.leaves().arrays).rows(jnp.asarray(x)))
-    unit = unit / np.linalg.norm(unit, axis=1, keepdims=True)
-    score, rival = (datamodeling_score(KEY, one, masks, measured) for one in (found, -unit @ unit.T))
-    assert score.interval[0] > FLOOR, (score, rival)
-    assert score.value > rival.value + 0.3, (score, rival)
