@@ -94,7 +94,10 @@ def all_products(
     Returns:
         (m, k, b) array.
     """
-    along = lambda one: _along(posed, directions, *one, scale, mode)  # noqa: E731
+
+    def along(batch: tuple[jax.Array, jax.Array]) -> jax.Array:
+        return _along(posed, directions, batch[0], batch[1], scale, mode)
+
     if mesh is None:
         return jnp.moveaxis(jax.lax.map(along, (rows, weights)), 0, 1)
     devices = mesh.devices.size

@@ -240,9 +240,10 @@ def _jackknifed(
     """The scores of all views, and their standard errors from leaving each group of views out."""
 
     def told(round_: int) -> Told | None:
-        if on_progress is None:
+        given = on_progress
+        if given is None:
             return None
-        return lambda done, each: on_progress(round_ * each + done, (view_groups + 1) * each)
+        return lambda done, each: given(round_ * each + done, (view_groups + 1) * each)
 
     whole = score(posed, queries, told(0))
     if not np.isfinite(whole[0]).all():
@@ -283,7 +284,9 @@ def _pairwise(
         which = np.minimum(np.arange(number * size, (number + 1) * size), len(groups) - 1)
         seen, gradients = measured_gradients(posed, queries.rows(groups[which].ravel()), measurement, size=size)
         directions = curvature.solve(gradients, damping)
-        products = all_products(posed, directions, *map(jnp.asarray, batches), scale, mode=mode, mesh=mesh)
+        products = all_products(
+            posed, directions, jnp.asarray(batches.rows), jnp.asarray(batches.weights), scale, mode=mode, mesh=mesh
+        )
         values.append(-batches.scattered(np.asarray(products), len(posed.train)))
         measurements.append(np.asarray(seen))
         if told is not None:
@@ -312,10 +315,10 @@ def _own(
             _, own = measured_gradients(posed, posed.train.rows(rows), posed.stability, size=len(rows), mesh=mesh)
             found = dots(directions, own).reshape(-1, size)
         else:
-            batch = (jnp.asarray(side[together]) for side in batches)
-            found = own_products(posed, directions, *batch, jnp.asarray(places), scale, mode=mode, mesh=mesh)
+            taken, weights = jnp.asarray(batches.rows[together]), jnp.asarray(batches.weights[together])
+            found = own_products(posed, directions, taken, weights, jnp.asarray(places), scale, mode=mode, mesh=mesh)
         values[together, places] = np.asarray(found)
         measurements[together, places] = np.asarray(seen).reshape(-1, size)
         if told is not None:
             told(done, len(steps))
-    return tuple(batches.scattered(side, len(posed.train)) for side in (values, measurements))  # type: ignore[return-value]
+    return batches.scattered(values, len(posed.train)), batches.scattered(measurements, len(posed.train))

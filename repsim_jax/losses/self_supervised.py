@@ -205,7 +205,7 @@ def cross_correlation(
         return _columns(z).T @ _columns(z_pos)
     sides = [side - _weighted_mean_row(side, weights) for side in (z, z_pos)]
     norms = [jnp.sqrt((jnp.square(side) * weights[:, None]).sum(0)) for side in sides]
-    return (sides[0] * weights[:, None]).T @ sides[1] / jnp.outer(*norms)
+    return (sides[0] * weights[:, None]).T @ sides[1] / jnp.outer(norms[0], norms[1])
 
 
 def covariance_matrix(z: Float[Array, "b q"], weights: Float[Array, " b"] | None = None) -> Float[Array, "q q"]:
