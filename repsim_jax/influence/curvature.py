@@ -116,7 +116,8 @@ def dense(key: jax.Array, posed: Problem, *, of: Literal["objective", "alignment
         raise BadArrayError(
             f"dense curvature is for at most {_MOST_DENSE} parameters, got {p}. Take ekfac or low_rank."
         )
-    batches = in_batches(key, len(posed.train), 1 if of == "alignment" else posed.batch_size)
+    key_batches, _ = jax.random.split(key)  # the batches that other curvatures deal from this key
+    batches = in_batches(key_batches, len(posed.train), 1 if of == "alignment" else posed.batch_size)
     matrix = np.asarray(_matrix(posed, *map(jnp.asarray, batches), of=of))
     values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
     return Eigen(jnp.asarray(np.abs(values)), jnp.asarray(vectors), jnp.asarray(np.abs(values).mean()))
