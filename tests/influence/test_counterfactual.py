@@ -70,6 +70,7 @@ def test_leaving_one_out_of_a_ridge_regression_is_foretold_up_to_its_leverage():
 OPTIMIZER = optax.sgd(0.3, momentum=0.9)
 
 
+@pytest.mark.slow
 def test_training_many_subsets_at_once_is_training_each_by_itself():
     posed = small_problem(SimCLR())
     masks = random_subsets(KEY, N, num_subsets=3, share=0.75)

@@ -53,6 +53,7 @@ def test_dense_curvature_of_alignment_is_that_of_plain_jacobians():
         np.testing.assert_allclose(matrix_of(dense(KEY, posed, of="alignment")), expected, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_dense_hessian_is_that_of_autodiff_with_the_magnitudes_of_its_eigenvalues():
     with enable_x64():
         posed = small_problem()
@@ -64,6 +65,7 @@ def test_the_dense_hessian_is_that_of_autodiff_with_the_magnitudes_of_its_eigenv
         np.testing.assert_allclose(found, (vectors * np.abs(values)) @ vectors.T, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("of", ["objective", "alignment"])
 def test_woodbury_and_full_rank_are_dense(of: Any):
     with enable_x64():
@@ -275,6 +277,7 @@ def test_dividing_curvature_out_is_symmetric_and_positive(fit: Callable[[Problem
         assert np.linalg.eigvalsh((inverse + inverse.T) / 2).min() > 0
 
 
+@pytest.mark.slow
 def test_convolutions_are_divided_out_like_plain_jacobians():
     """At full rank LoGra is the exact block of a layer; a convolution that is the only layer is the whole model."""
     with enable_x64():

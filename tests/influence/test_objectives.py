@@ -101,6 +101,7 @@ def convex_parts(name: str) -> tuple[Any, Any]:
 SLOWER = [pytest.param(n, marks=pytest.mark.slow) for n in OBJECTIVES if n not in ("SimCLR", "SimSiam")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["SimCLR", "SimSiam", *SLOWER])
 def test_residuals_give_the_gauss_newton_matrix_of_the_convex_part(name: str):
     with enable_x64():
@@ -138,6 +139,7 @@ def test_your_own_objective_is_used_as_it_is():
     np.testing.assert_allclose(found, 2 * np.asarray(seen[:, 1]).ravel())
 
 
+@pytest.mark.slow
 def test_without_stop_gradient_the_target_moves_too():
     with enable_x64():
         still, moving = SimSiam(predictor), SimSiam(predictor, stop_gradient=False)

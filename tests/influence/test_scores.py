@@ -64,6 +64,7 @@ OBJECTIVES = {"simclr": SimCLR(0.3), "vicreg": VICReg(), "simsiam": SimSiam(lamb
 SLOWER = [pytest.param(name, marks=pytest.mark.slow) for name in ("vicreg", "simsiam")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["simclr", *SLOWER])
 def test_batch_mode_is_the_derivative_by_weights_of_the_objective(name: str):
     with enable_x64():

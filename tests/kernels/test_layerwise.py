@@ -51,6 +51,7 @@ def found(name: str, dtype: Any) -> tuple[Layers, list[Any], Any, Any]:
     return layers_of(function, leaves, x[0]), leaves.arrays, function, x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["nnx", "linen"])
 def test_gradients_from_both_sides_of_each_layer_are_those_of_autodiff(name: str):
     with enable_x64():

@@ -61,6 +61,7 @@ def logistic_of_the_first(f: jax.Array) -> jax.Array:
     return Objective("logistic", "cosine")(f[: len(X)])
 
 
+@pytest.mark.slow
 def test_a_wide_network_under_gradient_flow_follows_its_kernel_and_the_wider_the_closer():
     objective, n = Objective("logistic", "cosine"), len(X)
     both, times = jnp.asarray(np.concatenate([X, NEW]), jnp.float32), jnp.linspace(0.1, 2.0, 20)
