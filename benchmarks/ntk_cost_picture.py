@@ -1,6 +1,6 @@
 """Draws how the cost of the NTK grows: python benchmarks/ntk_cost_picture.py.
 
-Reads benchmarks/results/speed_ntk.json, writes docs/pictures/ntk-cost.png: processor seconds as the number of examples,
+Reads benchmarks/results/ntk_costs.json, writes docs/pictures/ntk-cost.png: processor seconds as the number of examples,
 the width, the outputs and the depth grow, one at a time, for ours, the bare matrix products, and neural-tangents'
 fastest implementation.
 """
@@ -52,10 +52,10 @@ def draw(costs: dict[str, Any], note: str) -> None:
 
 def main() -> None:
     """Reads the result and draws it."""
-    document = json.loads((RESULTS / "speed_ntk.json").read_text(encoding="utf-8"))
+    document = json.loads((RESULTS / "ntk_costs.json").read_text(encoding="utf-8"))
     result, machine = document["result"], document["machine"]
     note = f"{result['settings']['threads']} thread of {machine['processor']}, load {machine['load_average']}, medians"
-    draw(result["costs"], note)
+    draw(result, note)
 
 
 if __name__ == "__main__":

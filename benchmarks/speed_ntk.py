@@ -135,7 +135,9 @@ def contestants(case: Case, library: Any | None, torch: Torch | None) -> dict[st
     return found
 
 
-def measure(case: Case, library: Any | None, torch: Torch | None, rounds: int) -> dict[str, Any]:
+def measure(
+    case: Case, library: Any | None, torch: Torch | None, rounds: int, *, only: tuple[str, ...] = ()
+) -> dict[str, Any]:
     """Runs ours and every rival in turns.
 
     Args:
@@ -143,11 +145,13 @@ def measure(case: Case, library: Any | None, torch: Torch | None, rounds: int) -
         library: neural-tangents, or None.
         torch: The process with torch, or None.
         rounds: How often each runs.
+        only: Contestants that run; all, if none is named.
 
     Returns:
         Medians in seconds, and for each rival the ratio and the largest difference relative to the largest entry.
     """
     calls = contestants(case, library, torch)
+    calls = {name: call for name, call in calls.items() if not only or name in only}
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
     kernels, first_calls = {}, {}
     for name, call in calls.items():
@@ -209,6 +213,9 @@ def checked_difference(case: Case, name: str, kernels: dict[str, np.ndarray]) ->
     return difference
 
 
+_DRAWN = ("ours", "limit", "structured_derivatives")
+
+
 def costs(library: Any | None, small: bool, rounds: int) -> dict[str, Any]:
     """How the cost grows with each size.
 
@@ -224,8 +231,8 @@ def costs(library: Any | None, small: bool, rounds: int) -> dict[str, Any]:
     for varied, points in sweeps(small).items():
         lines: dict[str, list[float]] = {}
         for _, case in points:
-            row = measure(case, library, None, rounds)
-            for name in ("ours", "limit", "structured_derivatives"):
+            row = measure(case, library, None, rounds, only=_DRAWN)
+            for name in _DRAWN:
                 if name in row:
                     lines.setdefault(name, []).append(row[name]["processor_seconds_median"])
         found[varied] = {"values": [value for value, _ in points], "processor_seconds_median": lines}
@@ -237,7 +244,7 @@ def main() -> None:
     """Measures, prints and records."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--small", action="store_true", help="Try the script out; nothing is recorded.")
-    parser.add_argument("--only", nargs="*", help='Names of cases, or "costs"; nothing is recorded.')
+    parser.add_argument("--only", nargs="*", help='Names of cases, which are not recorded, or "costs".')
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--rivals", type=Path, default=os.environ.get("RIVALS"), help="Environment that has torch.")
     options = parser.parse_args()
@@ -248,14 +255,14 @@ def main() -> None:
                 result[case.name] = measure(case, library, torch, options.rounds)
                 print(case.name, json.dumps(result[case.name]), flush=True)
         versions = {"torch": torch.version} if torch else {}
-    if not options.only or "costs" in options.only:
-        result["costs"] = costs(library, options.small, max(3, options.rounds // 2))
-    if options.small or options.only:
-        return
-    threads = len(os.sched_getaffinity(0))
+    settings = {"settings": {"threads": len(os.sched_getaffinity(0))}}
     versions |= {"neural-tangents": metadata.version("neural-tangents")} if library else {}
-    path = record("speed_ntk", {"settings": {"threads": threads}, **result}, seeds=[SEED], rivals=versions)
-    print(path.name)
+    if not options.small and not options.only:
+        print(record("speed_ntk", settings | result, seeds=[SEED], rivals=versions).name, flush=True)
+    if not options.only or "costs" in options.only:
+        found = costs(library, options.small, max(3, options.rounds // 2))
+        if not options.small:
+            print(record("ntk_costs", settings | found, seeds=[SEED], rivals=versions).name)
 
 
 if __name__ == "__main__":
