@@ -99,3 +99,7 @@ class MissingPackageError(RepsimError, ImportError):
 
 class RoundingWarning(UserWarning):
     """A number that was computed, but is no larger than what rounding makes of zero at this dtype."""
+
+
+class DamageWarning(UserWarning):
+    """Results on the disk that are not what was written there, and are computed again."""

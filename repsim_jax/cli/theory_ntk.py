@@ -1,6 +1,7 @@
 """``repsim theory ntk``: the empirical tangent kernel of a model on a data set, into a file, resumable."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -49,7 +50,10 @@ def ntk(
     ] = None,
     labels: Annotated[
         str | None,
-        typer.Option(help="FILE.npy of one label per example, or a column of the .parquet file, for the alignment."),
+        typer.Option(
+            help="FILE.npy of one class per example (of all, where --limit takes the first), or a column of the "
+            ".parquet file, for the alignment."
+        ),
     ] = None,
     block: Annotated[int | None, typer.Option(help="Rows per strip. Default: as many as fit into --memory.")] = None,
     memory: Annotated[str, typer.Option(help="For tangents, beside the model and JAX: 500M, 4G.")] = "2G",
@@ -83,7 +87,7 @@ def ntk(
 
     check_writable(_folder(out))
     source = open_source(data, column=column, id_column=id_column, limit=limit)
-    classes = _labels(labels, data, source)
+    classes = _classes(labels, data, source, lambda: len(open_source(data, column=column, id_column=id_column)))
     parts, params, x = _model_and_inputs(model, source, size)
     asked = {
         "outputs": int(outputs) if outputs.lstrip("-").isdecimal() else outputs,
@@ -151,27 +155,42 @@ def _model_and_inputs(spec: str, source: "Source", size: int | None) -> tuple[An
     return parts, params, np.concatenate([np.asarray(one) for one in batches])
 
 
-def _labels(labels: str | None, data: str, source: "Source") -> "np.ndarray | None":
-    """One label per example: of the file or column that was named, or those that the data set brings."""
+def _classes(labels: str | None, data: str, source: "Source", count_all: Callable[[], int]) -> "np.ndarray | None":
+    """The class of each example by number: of the file or column that was named, or those that the data set brings."""
     import numpy as np
 
-    from repsim_jax.errors import AlignmentError, FileError
+    from repsim_jax.errors import AlignmentError, BadArrayError
 
     if labels is None:
-        found = source.labels
-    elif labels.endswith(".npy"):
-        try:
-            found = np.load(labels, allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise FileError(labels, f"holds no array of labels: {error}.") from error
-    else:
-        found = _column(labels, data)
-    if found is None:
-        return None
-    found = np.asarray(found)[: len(source)]
-    if found.ndim != 1 or len(found) != len(source):
-        raise AlignmentError(f"--labels needs one label for each of {len(source)} examples, got shape {found.shape}.")
-    return np.unique(found, return_inverse=True)[1]
+        names, numbers = np.unique(() if source.labels is None else source.labels, return_inverse=True)
+        return numbers if len(names) > 1 else None
+    n, found = len(source), np.asarray(_labels(labels, data))
+    if found.ndim == 1 and len(found) > n and len(found) == count_all():
+        found = found[:n]
+    if found.shape != (n,):
+        raise AlignmentError(f"--labels needs one label for each of {n} examples, got shape {found.shape}.")
+    if found.dtype.kind == "f" and not np.array_equal(found, np.rint(found)):
+        raise BadArrayError("--labels takes classes, got numbers that are not whole. Round or bin them.")
+    names, numbers = np.unique(found.astype(str) if found.dtype.kind == "O" else found, return_inverse=True)
+    if not 2 <= len(names) <= n // 3:
+        raise BadArrayError(
+            f"--labels needs two classes or more, of three examples on average, got {len(names)} classes of {n} "
+            "examples. Leave --labels out to have the kernel without its alignment."
+        )
+    return numbers
+
+
+def _labels(labels: str, data: str) -> Any:
+    import numpy as np
+
+    from repsim_jax.errors import FileError
+
+    if not labels.endswith(".npy"):
+        return _column(labels, data)
+    try:
+        return np.load(labels, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise FileError(labels, f"holds no array of labels: {error}.") from error
 
 
 def _column(name: str, data: str) -> list[Any]:

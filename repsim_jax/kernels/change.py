@@ -274,9 +274,36 @@ def checked_kernel(operation: str, name: str, k: Any) -> Array:
     k = jnp.asarray(k)
     half = k.ndim // 2
     if k.ndim not in (2, 4) or k.shape[:half] != k.shape[half:] or k.size == 0:
-        raise BadArrayError(f"{operation} needs a kernel {name} (n, n) or (n, o, n, o), got shape {k.shape}.")
+        raise BadArrayError(f"{operation} needs {name} of shape (n, n) or (n, o, n, o), got shape {k.shape}.")
     if not jnp.issubdtype(k.dtype, jnp.floating):
-        raise BadArrayError(f"{operation} needs a kernel {name} of floating-point numbers, got {k.dtype}.")
+        raise BadArrayError(f"{operation} needs {name} of floating-point numbers, got {k.dtype}.")
     if not is_traced(k) and not bool(jnp.isfinite(k).all() & (k != 0).any()):
-        raise BadArrayError(f"{operation}: {name} holds NaN or infinity, or nothing but zeros.")
+        raise BadArrayError(f"{operation}: {name} {_wrong(np.asarray(k))}")
     return k
+
+
+def _wrong(k: np.ndarray) -> str:
+    """What is wrong with a kernel that is not finite or all zeros, and what to do."""
+    row = fullest_row(np.isnan(k))
+    if row is not None:
+        return (
+            f"holds NaN, most of it in row {row}. Leave this example out, or mend the model: its outputs or their "
+            "derivatives are NaN there."
+        )
+    row = fullest_row(np.isinf(k))
+    if row is not None:
+        return f"holds infinity, most of it in row {row}. Scale its inputs down, or compute in a wider dtype."
+    return "holds nothing but zeros: no parameter moves an output. Choose other parameters, outputs or examples."
+
+
+def fullest_row(bad: np.ndarray) -> int | None:
+    """The row of which most entries are bad: a bad example spoils all of its row, and one entry of every other row.
+
+    Args:
+        bad: (n, ...) truth values.
+
+    Returns:
+        The first such row; None where nothing is bad.
+    """
+    count = bad.reshape(len(bad), -1).sum(1)
+    return int(count.argmax()) if count.any() else None

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from repsim_jax._compat import is_traced
-from repsim_jax.errors import BadArrayError, UnknownNameError
+from repsim_jax.errors import BadArrayError, RepsimError, UnknownNameError
 from repsim_jax.kernels.models import Model
 from repsim_jax.linalg import precise_jit
 
@@ -77,8 +77,8 @@ def checked_inputs(
         Both as arrays.
 
     Raises:
-        BadArrayError: If something is empty, NaN, infinite or of another shape, the model mixes examples, or has no
-            output of that number.
+        BadArrayError: If something is empty, NaN, infinite or of another shape, the model raises on these inputs, mixes
+            examples, or has no output of that number.
     """
     x = _examples(operation, "x", x)
     y = None if y is None else _examples(operation, "y", y)
@@ -117,7 +117,7 @@ def _finite(arrays: list[jax.Array]) -> jax.Array:
 
 def _check_outputs(operation: str, model: Model, x: jax.Array, outputs: str | int) -> None:
     rows = x[: min(_PROBED, len(x))]
-    given = jax.eval_shape(model.apply, model.params, model.rest, rows)
+    given = _shape_of_outputs(operation, model, rows)
     shape, dtype = getattr(given, "shape", None), getattr(given, "dtype", jnp.int32)
     if not shape or shape[0] != len(rows) or 0 in shape or not jnp.issubdtype(dtype, jnp.floating):
         raise BadArrayError(
@@ -138,6 +138,20 @@ def _check_outputs(operation: str, model: Model, x: jax.Array, outputs: str | in
             f"{difference:.2g} in the company of {len(rows) - 1} others (BatchNorm in training mode does this). "
             "Pass the model in evaluation mode."
         )
+
+
+def _shape_of_outputs(operation: str, model: Model, rows: jax.Array) -> Any:
+    try:
+        return jax.eval_shape(model.apply, model.params, model.rest, rows)
+    except RepsimError:
+        raise
+    except Exception as error:
+        said = str(error).strip().partition("\n")[0]
+        raise BadArrayError(
+            f"{operation}: your model raised {type(error).__name__}: {said} on inputs {rows.shape} {rows.dtype}. "
+            "Pass inputs of the shape that it takes, and compute with jax.numpy in the model: JAX cannot differentiate "
+            "through NumPy or Python's own numbers."
+        ) from error
 
 
 @precise_jit(static_argnames=("apply",))

@@ -151,7 +151,8 @@ def _selected(parts: Model, params_filter: str) -> Model:
     paths = [_name(path) for path, _ in flat]
     names = tuple(path if pattern.search(path) else None for path in paths)
     if not any(names):
-        raise UnknownNameError.of("parameter matching", params_filter, paths)
+        listed = ", ".join(paths[:20]) + (f", and {len(paths) - 20} more" if len(paths) > 20 else "")
+        raise UnknownNameError(f"no parameter's path matches {params_filter!r}. Paths are: {listed}.")
     chosen = {name: leaf for name, (_, leaf) in zip(names, flat, strict=True) if name is not None}
     others = tuple(leaf for name, (_, leaf) in zip(names, flat, strict=True) if name is None)
     return Model(Selected(parts.apply, tree, names), chosen, (others, parts.rest))

@@ -89,10 +89,10 @@ def psd_report(kernel: Any, *, dtype: Any = None) -> Definiteness:
         The report, with advice.
 
     Raises:
-        BadArrayError: If it is not square, all zeros, or holds NaN or infinity.
+        BadArrayError: If it is not square, all zeros, or holds NaN or infinity, or ``dtype`` is not floating-point.
     """
     kernel = _matrix("psd_report", kernel)
-    return _definiteness(_eigenvalues(kernel), _epsilon(dtype or kernel.dtype))
+    return _definiteness(_eigenvalues(kernel), _epsilon("psd_report", kernel.dtype if dtype is None else dtype))
 
 
 def near_duplicates(kernel: Any, *, dtype: Any = None, limit: int = 100) -> Repeats:
@@ -112,7 +112,7 @@ def near_duplicates(kernel: Any, *, dtype: Any = None, limit: int = 100) -> Repe
     if limit < 0:
         raise BadArrayError(f"near_duplicates lists limit >= 0 pairs, got {limit}.")
     kernel = _matrix("near_duplicates", kernel)
-    return _repeats(kernel, _epsilon(dtype or kernel.dtype), limit)
+    return _repeats(kernel, _epsilon("near_duplicates", kernel.dtype if dtype is None else dtype), limit)
 
 
 def summarize_kernel(kernel: Any, *, labels: Any = None) -> KernelSummary:
@@ -129,7 +129,7 @@ def summarize_kernel(kernel: Any, *, labels: Any = None) -> KernelSummary:
         BadArrayError: As ``psd_report``, and as ``kernel_alignment`` for the labels.
     """
     kernel = _matrix("summarize_kernel", kernel)
-    epsilon = _epsilon(kernel.dtype)
+    epsilon = _epsilon("summarize_kernel", kernel.dtype)
     alignment = None if labels is None else float(kernel_alignment(kernel, labels))
     values = _eigenvalues(kernel)
     ranks = ranks_of(values)
@@ -147,8 +147,13 @@ def _matrix(operation: str, kernel: Any) -> np.ndarray:
     return kernel
 
 
-def _epsilon(dtype: Any) -> float:
-    return float(jnp.finfo(jnp.promote_types(dtype, jnp.float32)).eps)
+def _epsilon(operation: str, dtype: Any) -> float:
+    try:
+        return float(jnp.finfo(dtype).eps)
+    except (TypeError, ValueError) as error:
+        raise BadArrayError(
+            f"{operation} needs a floating-point dtype, such as 'float32' or 'bfloat16', got {dtype!r}."
+        ) from error
 
 
 def _eigenvalues(kernel: np.ndarray) -> np.ndarray:

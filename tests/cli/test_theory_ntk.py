@@ -49,6 +49,10 @@ class Several(Prepared):
         return Batch(tuple(ids), {"x": np.stack(raw)})
 
 
+def plain():
+    return lambda params, x: np.asarray(x) @ params, W
+
+
 def names():
     return "model.onnx"
 """
@@ -135,9 +139,17 @@ def test_digits_bring_their_labels(here: Path):
         (("ntk_models:function", "--outputs", "full"), "all pairs of outputs make a file"),
         (("ntk_models:function", "--outputs", "first"), "no outputs is called 'first'"),
         (("ntk_models:function", "--outputs", "7"), "none of the 3 outputs"),
-        (("ntk_models:function", "--layers-matching", "head"), "no parameter matching"),
+        (("ntk_models:function", "--layers-matching", "head"), "no parameter's path matches 'head'. Paths are: v, w."),
+        (("ntk_models:plain",), "your model raised TracerArrayConversionError"),
+        (("wide:make",), "your model raised TypeError"),
         (("ntk_models:function", "--labels", "none.npy"), "holds no array of labels"),
         (("ntk_models:function", "--labels", "x.npy"), "one label for each of 12 examples"),
+        (("ntk_models:function", "--labels", "one.npy"), "one label for each of 12 examples, got shape ()"),
+        (("ntk_models:function", "--labels", "long.npy"), "one label for each of 12 examples, got shape (13,)"),
+        (("ntk_models:function", "--labels", "long.npy", "--limit", "9"), "each of 9 examples, got shape (13,)"),
+        (("ntk_models:function", "--labels", "real.npy"), "takes classes, got numbers that are not whole"),
+        (("ntk_models:function", "--labels", "many.npy"), "got 12 classes of 12 examples. Leave --labels out"),
+        (("ntk_models:function", "--labels", "same.npy"), "got 1 classes of 12 examples"),
         (("ntk_models:function", "--labels", "class"), "a column where --data is a .parquet"),
         (("ntk_models:names",), "ONNX files and PyTorch modules are not"),
         (("ntk_models:Several",), "takes several arrays"),
@@ -146,9 +158,20 @@ def test_digits_bring_their_labels(here: Path):
     ],
 )
 def test_what_cannot_be_computed_is_refused(here: Path, arguments: tuple[str, ...], message: str):
+    (here / "wide.py").write_text("from flax import nnx\ndef make():\n    return nnx.Linear(64, 2, rngs=nnx.Rngs(0))\n")
+    bad = {"one": 3, "long": [0, 1] * 6 + [0], "real": X[:, 0], "many": np.arange(12), "same": np.ones(12)}
+    for name, labels in bad.items():
+        np.save(here / f"{name}.npy", labels)
     done = run(*arguments, "--data", "x.npy")
     assert done.exit_code == 2
     assert message in " ".join(done.stderr.split())
+
+
+def test_labels_of_all_examples_serve_the_first_of_them(here: Path):
+    done = run("ntk_models:function", "--data", "x.npy", "--labels", "y.npy", "--limit", "9", "--out", "out", "--json")
+    assert done.exit_code == 0, done.output
+    kernel, targets = np.load(here / "out" / "kernel.npy"), np.eye(2, dtype=np.float32)[[0, 1, 0] * 3]
+    np.testing.assert_allclose(json.loads(done.stdout)["label_alignment"], kernel_alignment(kernel, targets), rtol=1e-4)
 
 
 def test_labels_come_from_a_column_of_the_data(here: Path):

@@ -199,13 +199,21 @@ def test_a_scaled_model_is_zero_at_first_and_lazier_the_larger_its_scale():
     assert 5 < rich / lazy < 20  # 1 / alpha
 
 
+def spoiled(kernel: Any, row: int, value: float) -> np.ndarray:
+    kernel = np.array(kernel)
+    kernel[row] = kernel[:, row] = value
+    return kernel
+
+
 @pytest.mark.parametrize(
     ("call", "match"),
     [
         (lambda: change.kernel_distance(A, B[:5, :5]), r"got kernel \(9, 9\) and other \(5, 5\)"),
-        (lambda: change.kernel_distance(A[:, :4], B), r"needs a kernel kernel \(n, n\)"),
+        (lambda: change.kernel_distance(A[:, :4], B), r"needs kernel of shape \(n, n\)"),
         (lambda: change.kernel_distance(A, np.zeros_like(B)), "nothing but zeros"),
         (lambda: change.relative_change(A, np.full_like(B, np.nan)), "after holds NaN"),
+        (lambda: change.spectrum(spoiled(A, 3, np.nan)), "kernel holds NaN, most of it in row 3"),
+        (lambda: change.spectrum(spoiled(A, 5, np.inf)), "kernel holds infinity, most of it in row 5"),
         (lambda: change.spectrum(A.astype(int)), "floating-point"),
         (lambda: change.spectrum(A[:0, :0]), "got shape"),
         (lambda: change.effective_rank(np.zeros((3, 3), np.float32)), "nothing but zeros"),

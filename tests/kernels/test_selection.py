@@ -90,7 +90,7 @@ def test_layers_of_a_module_are_chosen_by_their_path():
     [
         ({"params_filter": "("}, RepsimError, "no regular expression"),
         ({"params_filter": 3}, RepsimError, "no regular expression"),
-        ({"params_filter": "x"}, UnknownNameError, "no parameter matching is called 'x'.*v, w"),
+        ({"params_filter": "x"}, UnknownNameError, "no parameter's path matches 'x'.*v, w"),
         ({"outputs": 3}, BadArrayError, "none of the 3 outputs, 0 to 2"),
         ({"outputs": -1}, BadArrayError, "none of the 3 outputs"),
         ({"outputs": True}, UnknownNameError, "no outputs is called 'True'"),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from kernels.twins import error, explicit_ntk, trace
 
-from repsim_jax.errors import BadArrayError, CorruptFileError, FileError, StoreMismatchError
+from repsim_jax.errors import BadArrayError, CorruptFileError, DamageWarning, FileError, StoreMismatchError
 from repsim_jax.kernels.stored import JOURNAL_FILE, KERNEL_FILE, ntk_to_file
 
 GENERATOR = np.random.default_rng(0)
@@ -87,6 +87,58 @@ def test_another_kernel_is_refused(tmp_path: Path, other: dict[str, Any]):
         ntk_to_file(**(same | other))
 
 
+def test_another_model_is_refused_where_the_first_example_gives_zeros(tmp_path: Path):
+    x = np.concatenate([0 * X[:1], X[1:]])
+    ntk_to_file(two_layer, PARAMS, x, tmp_path, block=3)
+    with pytest.raises(StoreMismatchError, match="another model"):
+        ntk_to_file(lambda p, x: jnp.sin(x @ p["v"].T) @ p["w"], PARAMS, x, tmp_path, block=3)
+
+
+@pytest.mark.parametrize("stop", [3, 6])
+def test_another_model_is_refused_where_all_outputs_are_zeros(tmp_path: Path, stop: int):
+    def interrupt(done: int, _: int) -> None:
+        if done == stop + 1:
+            raise InterruptionError
+
+    params = {**PARAMS, "w": 0 * PARAMS["w"]}
+    if stop == 3:
+        with pytest.raises(InterruptionError):
+            ntk_to_file(two_layer, params, X, tmp_path, block=3, on_progress=interrupt)
+    else:
+        ntk_to_file(two_layer, params, X, tmp_path, block=3)
+    kept = (tmp_path / JOURNAL_FILE).read_bytes()
+    with pytest.raises(StoreMismatchError, match="another model"):
+        ntk_to_file(lambda p, x: jnp.sin(2 * x @ p["v"].T) @ p["w"], params, X, tmp_path, block=3)
+    assert (tmp_path / JOURNAL_FILE).read_bytes() == kept
+    assert error(ntk_to_file(two_layer, params, X, tmp_path, block=3), trace(explicit_ntk(two_layer, params, X))) < 1e-5
+
+
+@pytest.mark.parametrize("place", [(4, 1), (1, 4)], ids=["strip", "mirror"])
+def test_a_damaged_strip_is_told_and_alone_computed_again(tmp_path: Path, place: tuple[int, int]):
+    ntk_to_file(two_layer, PARAMS, X, tmp_path, block=3)
+    damaged = np.load(tmp_path / KERNEL_FILE, mmap_mode="r+")
+    damaged[place] += 1
+    damaged.flush()
+    seen: list[int] = []
+    with pytest.warns(DamageWarning, match="rows 3 to 5 are not what was written; they are computed again"):
+        kernel = ntk_to_file(two_layer, PARAMS, X, tmp_path, block=3, on_progress=lambda done, _: seen.append(done))
+    assert seen == [2, 3]
+    assert error(kernel, EXPECTED) < 1e-5
+    assert error(ntk_to_file(two_layer, PARAMS, X, tmp_path, block=3), EXPECTED) < 1e-5
+
+
+def test_the_first_example_without_derivatives_is_named_before_later_strips_are_computed(tmp_path: Path):
+    def norm(params: Any, x: Any) -> Any:
+        return jnp.linalg.norm(x @ params["v"].T, axis=1, keepdims=True)
+
+    x, seen = X.copy(), []
+    x[4] = 0
+    with pytest.raises(BadArrayError, match="row 4 of the kernel holds NaN or infinity"):
+        ntk_to_file(norm, {"v": PARAMS["v"]}, x, tmp_path, block=3, on_progress=lambda done, _: seen.append(done))
+    assert seen == [1, 2, 3]
+    assert list(json.loads((tmp_path / JOURNAL_FILE).read_text())["crc32"]) == ["0"]
+
+
 @pytest.mark.parametrize("damage", ["text", "no kernel", "another shape", "done"])
 def test_damage_is_told(tmp_path: Path, damage: str):
     ntk_to_file(two_layer, PARAMS, X, tmp_path, block=3)
@@ -98,7 +150,7 @@ def test_damage_is_told(tmp_path: Path, damage: str):
     elif damage == "another shape":
         np.save(tmp_path / KERNEL_FILE, np.zeros((3, 3), np.float32))
     else:
-        journal.write_text(json.dumps({**json.loads(journal.read_text()), "done": 9}))
+        journal.write_text(json.dumps({**json.loads(journal.read_text()), "crc32": {"9": 0}}))
     with pytest.raises(CorruptFileError, match=JOURNAL_FILE):
         ntk_to_file(two_layer, PARAMS, X, tmp_path, block=3)
 

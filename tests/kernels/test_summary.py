@@ -39,6 +39,8 @@ def with_eigenvalues(*values: float) -> np.ndarray:
         ((3.0, 2.0, -1e-7), np.float32, "positive semidefinite up to rounding"),
         ((3.0, 2.0, -1e-7), np.float64, "not positive semidefinite"),
         ((3.0, 2.0, -0.1), np.float32, "not positive semidefinite"),
+        ((3.0, 2.0, -1e-3), np.float16, "positive semidefinite up to rounding"),
+        ((3.0, 2.0, -0.1), np.float16, "not positive semidefinite"),
         ((-3.0, -2.0, -1.0), np.float32, "not positive semidefinite"),
     ],
 )
@@ -49,6 +51,15 @@ def test_definiteness_follows_from_eigenvalues_and_dtype(values: tuple[float, ..
     assert bool(found.advice) == (verdict != "positive definite")
     if "not" not in verdict:
         assert found.rounding == pytest.approx(4 * np.finfo(dtype).eps * sum(values), rel=1e-6)
+
+
+@pytest.mark.parametrize(("dtype", "epsilon"), [("float16", 2.0**-10), ("bfloat16", 2.0**-7)])
+def test_half_precision_has_its_own_rounding_stated_or_found(dtype: str, epsilon: float):
+    kernel = jnp.asarray(np.diag([3.0, 2.0, 1.0]), dtype)
+    assert psd_report(kernel).rounding == psd_report(np.diag([3.0, 2.0, 1.0]), dtype=dtype).rounding == 24 * epsilon
+    nearly = np.asarray([[1.0, 1 - 16 * epsilon], [1 - 16 * epsilon, 1.0]])
+    assert near_duplicates(nearly, dtype=dtype).num_pairs == 1
+    assert near_duplicates(nearly, dtype="float32").num_pairs == 0
 
 
 @pytest.mark.parametrize("copies", [2, 10])
@@ -96,10 +107,12 @@ def test_a_summary_agrees_with_its_parts():
 @pytest.mark.parametrize(
     ("call", "match"),
     [
-        (lambda: psd_report(np.ones((2, 3))), "psd_report needs a kernel"),
+        (lambda: psd_report(np.ones((2, 3))), r"psd_report needs kernel of shape"),
         (lambda: psd_report(np.ones((2, 2, 2, 2))), "needs a kernel \\(n, n\\)"),
         (lambda: psd_report(np.zeros((2, 2))), "nothing but zeros"),
         (lambda: near_duplicates(np.full((2, 2), np.nan)), "holds NaN"),
+        (lambda: psd_report(np.eye(2), dtype="float31"), "psd_report needs a floating-point dtype.*'float31'"),
+        (lambda: near_duplicates(np.eye(2), dtype=np.int32), "near_duplicates needs a floating-point dtype"),
         (lambda: near_duplicates(np.eye(2), limit=-1), "limit >= 0"),
         (lambda: summarize_kernel(np.eye(3), labels=[0, 1]), "kernel_alignment needs"),
     ],
