@@ -100,6 +100,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, tu
     }
 
 
+@pytest.mark.slow
 def test_caption_contest_asks_about_models_that_no_fit_saw(pictures: dict[str, dict[str, tuple[Store, str]]]):
     data = paired(**pictures, example=lambda one: one.rpartition("#")[0])
     assert data.texts["poet"].shape == (N, 2, 8)
