@@ -155,7 +155,7 @@ def _compute(work: _Work, folder: Path, journal: dict[str, Any], on_progress: Ca
 
 
 def _crc32(strip: np.ndarray) -> int:
-    return zlib.crc32(np.ascontiguousarray(strip))
+    return zlib.crc32(np.ascontiguousarray(strip).data)
 
 
 def _check_strip(strip: np.ndarray, start: int) -> None:
