@@ -24,7 +24,6 @@ class Trajectory(NamedTuple):
     Attributes:
         times: (t,) when it was looked at.
         change: (t,) relative Frobenius change of the tangent kernel since the start.
-        largest_change: (t,) of its entries: the largest change relative to the largest entry at the start.
         loss: (t,) values.
         outputs: (t, n, k) embeddings.
         moved: (t,) distance of all weights from their start.
@@ -35,7 +34,6 @@ class Trajectory(NamedTuple):
 
     times: Float[Array, " t"]
     change: Float[Array, " t"]
-    largest_change: Float[Array, " t"]
     loss: Float[Array, " t"]
     outputs: Float[Array, "t n k"]
     moved: Float[Array, " t"]
@@ -78,7 +76,7 @@ def gradient_flow(
     """
     diffrax = load_diffrax()
     start = tangent_kernel(params, x, network)
-    norm, largest, weights = jnp.linalg.norm(start), jnp.abs(start).max(), jnp.sum(jnp.square(params[-1]))
+    norm, weights = jnp.linalg.norm(start), jnp.sum(jnp.square(params[-1]))
 
     def loss(at: Params) -> jax.Array:
         return jax.lax.switch(which, objectives, apply(at, x, network))
@@ -92,7 +90,7 @@ def gradient_flow(
     def look(_time: Any, at: Params, _args: Any) -> tuple[jax.Array, ...]:
         difference = tangent_kernel(at, x, network) - start
         return (
-            jnp.linalg.norm(difference) / norm, jnp.abs(difference).max() / largest, loss(at), apply(at, x, network),
+            jnp.linalg.norm(difference) / norm, loss(at), apply(at, x, network),
             moved(at), jnp.sum(jnp.square(at[-1])) / weights,
         )  # fmt: skip
 
