@@ -152,7 +152,8 @@ def _over_widths(claim: "Claim") -> Chart:
         for one, color in zip(claim.series, itertools.cycle(_COLORS), strict=False):
             _draw(axes, one, color, logarithmic=not is_time)
         axes.set_xscale("log", base=2)
-        axes.set_xticks(claim.series[0].widths, [f"{width:,}" for width in claim.series[0].widths])
+        widths = sorted({width for one in claim.series for width in one.widths})
+        axes.set_xticks(widths, [f"{width:,}" for width in widths])
         axes.minorticks_off()
         if not is_time:
             axes.set_yscale("log")
