@@ -128,7 +128,7 @@ def advice_summary(advice: "Advice") -> "Group":
 
 def _notes(advice: "Advice") -> list[str]:
     """What a reader must know before concluding."""
-    return [
+    return [f"Left out: {reason}" for reason in advice.settings["left_out"].values()] + [
         f"The training of {one.name} ended early in {int((one.reached < 1 - 1e-6).sum())} of {len(one.reached)} splits"
         f", at {number(float(one.reached.min()), 2)} of its time at the earliest: an embedding came near zero."
         for one in advice.learners

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 CLAIMS_PAGE, CLAIMS_DOCUMENT = "claims.html", "claims.json"
 SCHEMA = "repsim.theory.claims/1"
 _COLORS = (ACCENT, SECOND, "#5b5f97", "#8c2f39", "#4f772d", WEAK, "#b79f00", "#a05195", "#6d4c41")
+_STYLES = ("-", "--", ":")  # the next one where the colors begin anew
 _ROWS = 9  # of a picture, in units of the other charts
 _MOST_LETTERS, _AXIS_LETTERS = 44, 52
 
@@ -149,8 +150,9 @@ def _over_widths(claim: "Claim") -> Chart:
     with settings():
         seeds = max(one.values.shape[1] for one in claim.series)
         figure, axes = frame(_ROWS, LIGHT, claim.name[0].upper() + claim.name[1:], f"{seeds} seeds at each width")
-        for one, color in zip(claim.series, itertools.cycle(_COLORS), strict=False):
-            _draw(axes, one, color, logarithmic=not is_time)
+        looks = itertools.cycle(itertools.product(_STYLES, _COLORS))
+        for one, (style, color) in zip(claim.series, looks, strict=False):
+            _draw(axes, one, color, style, logarithmic=not is_time)
         axes.set_xscale("log", base=2)
         widths = sorted({width for one in claim.series for width in one.widths})
         axes.set_xticks(widths, [f"{width:,}" for width in widths])
@@ -176,18 +178,18 @@ def _verdict(claim: "Claim") -> str:
     return claim.verdict_told[0].upper() + claim.verdict_told[1:]
 
 
-def _draw(axes: Any, one: "Series", color: str, *, logarithmic: bool) -> None:
+def _draw(axes: Any, one: "Series", color: str, style: str, *, logarithmic: bool) -> None:
     widths, values = np.asarray(one.widths, float), np.asarray(one.values, float)
     for width, row in zip(widths, values, strict=True):
         axes.plot(np.full(len(row), width), np.where(np.isfinite(row), row, np.nan), ".", color=color, ms=4, alpha=0.55)
     label = shorten(one.label, _MOST_LETTERS)
     if one.slope is None:
-        axes.plot(widths, values.mean(1), color=color, lw=1.2, label=label)
+        axes.plot(widths, values.mean(1), style, color=color, lw=1.2, label=label)
         return
     line = one.slope.intercept + one.slope.value * np.log(widths)
     kind = "exponent" if logarithmic else "slope"
     told = f"{label}: {kind} {number(one.slope.value, 2)} ({number(one.slope.low, 2)} to {number(one.slope.high, 2)})"
-    axes.plot(widths, np.exp(line) if logarithmic else line, color=color, lw=1.2, label=told)
+    axes.plot(widths, np.exp(line) if logarithmic else line, style, color=color, lw=1.2, label=told)
 
 
 def _wrapped(text: str) -> str:

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import ArrayLike, Float
 
-from repsim_jax.errors import BadArrayError
+from repsim_jax.errors import BadArrayError, DivergedError
 from repsim_jax.similarity import compare
 from repsim_jax.theory.learners import Fitted, Maker, Motion, Recipe, Split, fitted, makers
 from repsim_jax.theory.probes import scores
@@ -58,7 +58,8 @@ class Advice(NamedTuple):
         num_train: Training examples of each seed.
         num_test: Test examples of each seed.
         num_features: Of an example.
-        settings: What else there is to know.
+        settings: What else there is to know. ``left_out`` names networks whose training diverged in some split, with
+            the reason: the others are judged without them.
     """
 
     verdict: Verdict
@@ -129,33 +130,56 @@ def advise(
         BadArrayError: If examples are too few, not finite or all equal; labels or views do not fit; or a number is out
             of range.
         UnknownNameError: If the recipe names something unknown.
-        DivergedError: If the training of a network diverged.
+        DivergedError: If the training of every network diverged.
         MissingPackageError: If diffrax is not installed.
     """
     _check_numbers(view_noise, num_seeds, margin)
     x, classes = _checked(data, labels)
     draw, other = _views(views, x, np.shape(data), view_noise)
     num_train, num_test = _sizes(len(x), num_train, num_test, recipe)
-    chosen, runs = makers(recipe), []
+    chosen, runs, left_out = makers(recipe), [], {}
     for seed, one in enumerate(jax.random.split(key, num_seeds)):
         key_rows, key_views, key_fit = jax.random.split(one, 3)
         rows = np.asarray(jax.random.permutation(key_rows, len(x)))[: num_train + num_test]
         split = _split(key_views, x, other, rows, num_train, draw)
-        run = []
+        sides = (None, None) if classes is None else (classes[rows[:num_train]], classes[rows[num_train:]])
+        run = {}
         for place, maker in enumerate(chosen):
             if on_progress is not None:
                 on_progress(f"{maker.name}, seed {seed}", seed * len(chosen) + place, num_seeds * len(chosen))
-            run.append(fitted(jax.random.fold_in(key_fit, place), maker, split, recipe))
-        sides = (None, None) if classes is None else (classes[rows[:num_train]], classes[rows[num_train:]])
-        runs.append([(made, scores(made.embedded, *sides)) for made in run])
+            if maker.name not in left_out:
+                made = _attempted(jax.random.fold_in(key_fit, place), maker, split, recipe, left_out)
+                run[maker.name] = made and (made, scores(made.embedded, *sides))
+        runs.append(run)
     if on_progress is not None:
         on_progress("done", num_seeds * len(chosen), num_seeds * len(chosen))
+    chosen = _remaining(chosen, left_out)
+    runs = [[run[maker.name] for maker in chosen] for run in runs]
     learners = _learners(chosen, runs)
     settings = {"recipe": asdict(recipe), "num_seeds": num_seeds, **_told_views(views, view_noise)}
     # A guess takes the largest class, or any of the test examples.
     chance = 1.0 / num_test if classes is None else float(np.unique(classes, return_counts=True)[1].max() / len(x))
     settings["chance"] = chance
+    settings["left_out"] = left_out
     return _advice(learners, runs, margin, chance, (num_train, num_test, x.shape[1]), settings)
+
+
+def _attempted(key: jax.Array, maker: Maker, split: Split, recipe: Recipe, left_out: dict[str, str]) -> Fitted | None:
+    """A learner on a split; where its training diverges, the reason is noted and it takes part no more."""
+    try:
+        return fitted(key, maker, split, recipe)
+    except DivergedError as error:
+        left_out[maker.name] = str(error)
+        return None
+
+
+def _remaining(chosen: tuple[Maker, ...], left_out: dict[str, str]) -> tuple[Maker, ...]:
+    kept = tuple(maker for maker in chosen if maker.name not in left_out)
+    if not any(maker.kind == "network" for maker in kept):
+        raise DivergedError(
+            f"advise cannot judge networks, since the training of each diverged: {next(iter(left_out.values()))}"
+        )
+    return kept
 
 
 def _advice(

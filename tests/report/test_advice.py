@@ -43,8 +43,11 @@ def advice(*, labeled: bool = True, network: bool = True, verdict: str = "kernel
         num_train=40,
         num_test=20,
         num_features=7,
-        settings={"num_seeds": 3, "views": "noise", "chance": 0.5, "recipe": {"num_components": 4, "widths": (8,)}},
-    )
+        settings={
+            "num_seeds": 3, "views": "noise", "chance": 0.5, "recipe": {"num_components": 4, "widths": (8,)},
+            "left_out": {"network, width 2": "NaN weights."},
+        },
+    )  # fmt: skip
 
 
 def test_a_page_its_pictures_and_the_document_are_written(tmp_path: Path):
@@ -52,6 +55,7 @@ def test_a_page_its_pictures_and_the_document_are_written(tmp_path: Path):
     text = page.read_text()
     assert VERDICTS["kernel"] in text
     assert "A kernel &lt;does&gt; it." in text
+    assert "Left out: NaN weights." in text
     assert "&lt;b&gt;x&lt;/b&gt;" in text
     assert "+0.200 (+0.150 to +0.250)" in text
     assert {one.stem for one in (tmp_path / "out" / "figures").glob("*.png")} == {

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from repsim_jax.errors import BadArrayError, UnknownNameError
-from repsim_jax.theory import Recipe, advise, contrastive_pca, learners, pair_contrast, random_features
+from repsim_jax.errors import BadArrayError, DivergedError, UnknownNameError
+from repsim_jax.theory import Recipe, advice, advise, contrastive_pca, learners, pair_contrast, random_features
 from repsim_jax.theory.learners import Split, fitted, makers
 from repsim_jax.theory.pca import procrustes_error
 from repsim_jax.theory.probes import Embedded, ridge_probe, scores
@@ -204,21 +204,40 @@ def test_advice_tells_what_it_rests_on_and_repeats_itself():
     x, labels = rings()
     told: list[tuple[str, int, int]] = []
     options = {"labels": labels, "num_train": 100, "num_test": 60, "num_seeds": 3, "recipe": SMALL}
-    advice = advise(jax.random.key(0), x, on_progress=lambda *one: told.append(one), **options)
+    found = advise(jax.random.key(0), x, on_progress=lambda *one: told.append(one), **options)
     assert told[0] == ("PCA, seed 0", 0, 15)
     assert told[-1] == ("done", 15, 15)
-    assert (advice.num_train, advice.num_test, advice.num_features, advice.metric) == (100, 60, 6, "probe")
-    assert advice.settings["chance"] == 0.5
-    assert all(one.scores["probe"].shape == one.seconds.shape == (3,) for one in advice.learners)
-    assert [len(one.motion) for one in advice.learners] == [0, 0, 0, 0, 3]
-    cka = advice.alike["linear_cka_unbiased"]
+    assert (found.num_train, found.num_test, found.num_features, found.metric) == (100, 60, 6, "probe")
+    assert found.settings["chance"] == 0.5
+    assert all(one.scores["probe"].shape == one.seconds.shape == (3,) for one in found.learners)
+    assert [len(one.motion) for one in found.learners] == [0, 0, 0, 0, 3]
+    cka = found.alike["linear_cka_unbiased"]
     np.testing.assert_allclose(np.diagonal(cka), 1, atol=1e-5)
     np.testing.assert_allclose(cka, cka.T, atol=1e-5)
     again = advise(jax.random.key(0), x, **options)
-    for one, other in zip(advice.learners, again.learners, strict=True):
+    for one, other in zip(found.learners, again.learners, strict=True):
         np.testing.assert_array_equal(one.scores["probe"], other.scores["probe"])
     unlabeled = advise(jax.random.key(0), x, views=x + 0.1, **{**options, "labels": None})
     assert (unlabeled.metric, unlabeled.settings["views"]) == ("retrieval", "given, one of each example")
+
+
+def test_a_network_that_diverges_is_left_out_and_told_and_all_of_them_end_the_advice(monkeypatch):
+    def diverging(*_):
+        raise DivergedError("the network of width 2 has NaN weights.")
+
+    x, labels = rings()
+    options = {"labels": labels, "num_train": 100, "num_test": 60, "num_seeds": 3, "recipe": SMALL}
+    whole = advise(jax.random.key(0), x, **options)
+    broken = learners.Maker("network, width 2", "network", diverging)
+    monkeypatch.setattr(advice, "makers", lambda recipe: (*makers(recipe), broken))
+    found = advise(jax.random.key(0), x, **options)
+    assert found.settings["left_out"] == {"network, width 2": "the network of width 2 has NaN weights."}
+    for one, other in zip(whole.learners, found.learners, strict=True):
+        assert one.name == other.name
+        np.testing.assert_array_equal(one.scores["probe"], other.scores["probe"])
+    monkeypatch.setattr(advice, "makers", lambda recipe: (*makers(recipe)[:-1], broken))
+    with pytest.raises(DivergedError, match="the training of each diverged: the network of width 2"):
+        advise(jax.random.key(0), x, **options)
 
 
 X = GENERATOR.normal(size=(60, 5))
@@ -255,18 +274,18 @@ def test_where_classes_are_the_largest_directions_pca_is_enough():
     centers = np.random.default_rng(1).normal(size=(5, 20))
     labels = np.arange(1200) % 5
     x = centers[labels] + 0.7 * np.random.default_rng(2).normal(size=(1200, 20))
-    advice = advise(jax.random.key(0), x, labels=labels)
-    assert advice.verdict == "pca", advice.reason
-    assert advice.reason.startswith("Start from PCA")
+    found = advise(jax.random.key(0), x, labels=labels)
+    assert found.verdict == "pca", found.reason
+    assert found.reason.startswith("Start from PCA")
 
 
 @pytest.mark.slow
 def test_where_classes_are_rings_a_kernel_is_enough():
     x, labels = rings(1200)
-    advice = advise(jax.random.key(0), x, labels=labels)
-    assert advice.verdict == "kernel", advice.reason
-    assert advice.learners[0].scores["probe"].mean() < 0.6
-    assert advice.reason.startswith("A kernel does it")
+    found = advise(jax.random.key(0), x, labels=labels)
+    assert found.verdict == "kernel", found.reason
+    assert found.learners[0].scores["probe"].mean() < 0.6
+    assert found.reason.startswith("A kernel does it")
 
 
 @pytest.mark.slow
@@ -283,10 +302,10 @@ def test_where_views_share_the_product_of_two_of_forty_features_the_network_pays
         return np.concatenate([rows[:, :2] * flips, noise[:, 2:]], 1)
 
     labels = (signs.prod(1) > 0).astype(int)
-    advice = advise(jax.random.key(0), x, labels=labels, views=views)
-    assert advice.verdict == "network", advice.reason
-    assert all(one.scores["probe"].mean() < 0.65 for one in advice.learners if one.kind != "network")
-    assert "changes its tangent kernel by" in advice.reason
+    found = advise(jax.random.key(0), x, labels=labels, views=views)
+    assert found.verdict == "network", found.reason
+    assert all(one.scores["probe"].mean() < 0.65 for one in found.learners if one.kind != "network")
+    assert "changes its tangent kernel by" in found.reason
     # The views share nothing by which an example could be found among those of its class.
     unlabeled = advise(jax.random.key(0), x, views=views)
     assert unlabeled.verdict == "undecided", unlabeled.reason
