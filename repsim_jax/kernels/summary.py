@@ -11,9 +11,11 @@ from repsim_jax.kernels.change import EffectiveRank, checked_kernel, kernel_alig
 # An entry is off by a few units of rounding of the norms of its two rows, and so an eigenvalue by as many of the trace
 # at most: on the kernels of the tests, with repeated examples, one unit was never passed.
 _UNITS = 4
-# Rows whose cosine is nearer to one than this many units cannot be told apart.
-_SAME_UNITS = 32
+# Rows whose cosine is nearer to one than this many units cannot be told apart. In half precision, where so many would
+# be a quarter, products are added up in float32, and two entries and two norms are rounded.
+_SAME_UNITS, _SAME_UNITS_OF_HALF = 32, 4
 _ROWS_AT_ONCE = 1024
+_COARSE = 1e-4  # between the rounding of half precision and of float32
 
 
 class Definiteness(NamedTuple):
@@ -187,11 +189,12 @@ def _repeats(kernel: np.ndarray, epsilon: float, limit: int) -> Repeats:
     norms = np.sqrt(np.maximum(np.diagonal(kernel).astype(np.float64), 0))
     zero = norms <= epsilon * norms.max()
     scale = np.where(zero, np.inf, norms)
+    limit_of_cosine = 1 - (_SAME_UNITS_OF_HALF if epsilon > _COARSE else _SAME_UNITS) * epsilon
     num, pairs = 0, []
     for start in range(0, len(kernel), _ROWS_AT_ONCE):
         rows = slice(start, start + _ROWS_AT_ONCE)
         cosines = np.abs(kernel[rows, start:]) / scale[rows, None] / scale[start:]
-        found = np.argwhere(np.triu(cosines >= 1 - _SAME_UNITS * epsilon, 1))
+        found = np.argwhere(np.triu(cosines >= limit_of_cosine, 1))
         num += len(found)
         pairs.append(found[: max(0, limit - sum(map(len, pairs)))] + start)
     return Repeats(num, np.concatenate(pairs), np.flatnonzero(zero))

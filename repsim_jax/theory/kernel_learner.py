@@ -56,7 +56,14 @@ class PairObjective:
 
         Returns:
             A scalar.
+
+        Raises:
+            BadArrayError: If the number of rows is odd.
         """
+        if len(f) % 2:
+            raise BadArrayError(
+                f"PairObjective needs n examples and after them their n other views, got {len(f)} rows, an odd number."
+            )
         z, z_pos = jnp.split(unit_rows(f) if self.similarity == "cosine" else f, 2)
         return _PAIR_LOSSES[self.loss](z, z_pos, self.temperature)
 
@@ -238,6 +245,8 @@ def _checked(
     for name, value in (("horizon", horizon), ("tolerance", tolerance), ("num_records", num_records)):
         if not 0 < value < float("inf"):
             raise BadArrayError(f"kernel_flow needs {name} > 0, got {value!r}.")
+    if type(num_records) is not int:
+        raise BadArrayError(f"kernel_flow needs a whole number num_records, got {num_records!r}.")
     dtype = jnp.promote_types(jnp.promote_types(theta.dtype, f.dtype), jnp.float32)
     return theta.astype(dtype), f.astype(dtype)
 

@@ -65,9 +65,9 @@ def kernel_pca(gram: Float[ArrayLike, "n n"], num_components: int) -> KernelPca:
     values, vectors = np.linalg.eigh(matrix - means - means[:, None] + means.mean())
     values, vectors = values[::-1], vectors[:, ::-1]
     rank = int((values > _ROUNDING * max(values[0], 0.0)).sum()) if values[0] > 0 else 0
-    if not 1 <= num_components <= rank:
+    if not isinstance(num_components, int | np.integer) or not 1 <= num_components <= rank:
         raise BadArrayError(
-            f"kernel_pca needs 1 <= num_components <= rank = {rank} of the centered Gram matrix, got "
+            f"kernel_pca needs a whole number 1 <= num_components <= rank = {rank} of the centered Gram matrix, got "
             f"{num_components}. Equal points lower the rank; take fewer components."
         )
     roots = np.sqrt(values[:num_components])

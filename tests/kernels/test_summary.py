@@ -57,8 +57,9 @@ def test_definiteness_follows_from_eigenvalues_and_dtype(values: tuple[float, ..
 def test_half_precision_has_its_own_rounding_stated_or_found(dtype: str, epsilon: float):
     kernel = jnp.asarray(np.diag([3.0, 2.0, 1.0]), dtype)
     assert psd_report(kernel).rounding == psd_report(np.diag([3.0, 2.0, 1.0]), dtype=dtype).rounding == 24 * epsilon
-    nearly = np.asarray([[1.0, 1 - 16 * epsilon], [1 - 16 * epsilon, 1.0]])
+    nearly = np.asarray([[1.0, 1 - 3 * epsilon], [1 - 3 * epsilon, 1.0]])
     assert near_duplicates(nearly, dtype=dtype).num_pairs == 1
+    assert near_duplicates(np.where(np.eye(2), 1, 1 - 16 * epsilon), dtype=dtype).num_pairs == 0
     assert near_duplicates(nearly, dtype="float32").num_pairs == 0
 
 

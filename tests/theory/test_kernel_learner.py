@@ -122,6 +122,8 @@ def test_what_blows_up_or_is_too_stiff_is_told_and_not_returned():
         (np.eye(12), START, {"horizon": 0.0}, "horizon > 0"),
         (np.eye(12), START, {"tolerance": -1.0}, "tolerance > 0"),
         (np.eye(12), START, {"num_records": 0}, "num_records > 0"),
+        (np.eye(12), START, {"num_records": 2.0}, "whole number num_records"),
+        (np.eye(11), START[:11], {}, "got 11 rows, an odd number"),
     ],
 )
 def test_a_flow_that_makes_no_sense_is_refused(kernel, start, options, message):
@@ -284,6 +286,7 @@ def test_products_of_random_features_tend_to_the_conjugate_kernel():
         (lambda: kernel_pca(np.full((3, 3), np.nan), 1), "finite kernel"),
         (lambda: kernel_pca(np.ones((3, 3)), 1), "rank = 0"),
         (lambda: kernel_pca(X @ X.T, 6), "rank = 5"),
+        (lambda: kernel_pca(X @ X.T, 2.0), "whole number"),
         (lambda: kernel_pca(X @ X.T, 2).embed(np.ones((2, 3))), "the 12 known ones"),
         (lambda: kernel_pca(X @ X.T, 2).embed(np.full((2, 12), np.inf)), "finite kernel"),
         (lambda: nystrom_features(np.zeros((3, 3)), np.zeros((2, 3))), "not zero"),
