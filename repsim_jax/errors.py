@@ -103,3 +103,7 @@ class RoundingWarning(UserWarning):
 
 class DamageWarning(UserWarning):
     """Results on the disk that are not what was written there, and are computed again."""
+
+
+class CollapseWarning(UserWarning):
+    """A model that gives nearly the same for all examples, of which little can be said."""

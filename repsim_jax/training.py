@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, PyTree
 
@@ -25,6 +26,43 @@ class Trained(NamedTuple):
     losses: Float[Array, " num_steps"]
 
 
+class Standing(NamedTuple):
+    """Where a training stands between two compiled runs of steps.
+
+    Attributes:
+        done: Steps that were made.
+        state: Parameters, and the optimizer's state.
+        losses: (done,), the loss of each step before its update.
+    """
+
+    done: int
+    state: tuple[Any, Any]
+    losses: np.ndarray
+
+
+class Keeper(Protocol):
+    """Who keeps where a training stands, so that it can go on after an interruption."""
+
+    def resumed(self, fresh: Standing) -> Standing:
+        """Where to go on.
+
+        Args:
+            fresh: Where a new training starts.
+
+        Returns:
+            What was kept, or ``fresh``.
+        """
+        ...
+
+    def keep(self, standing: Standing) -> None:
+        """Keeps where the training stands; called between compiled runs of steps, and at the end.
+
+        Args:
+            standing: Parameters, state and losses.
+        """
+        ...
+
+
 def train(
     key: jax.Array,
     params: PyTree,
@@ -37,6 +75,8 @@ def train(
     noisy: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
     on_look: Callable[[int, PyTree], None] | None = None,
+    keeper: Keeper | None = None,
+    chunk: int = _CHUNK,
 ) -> Trained:
     """Minimizes a loss over random minibatches.
 
@@ -53,30 +93,40 @@ def train(
         noisy: Whether the loss draws too (masks, flips) and takes a new key at each step.
         on_progress: Called as ``on_progress(done, num_steps)`` between compiled runs of steps.
         on_look: Called as ``on_look(done, params)`` at the same times, with the parameters of then.
+        keeper: Keeps where the training stands at the same times, and says where to go on. A training that goes on
+            with the same arguments ends with the same bytes as one that was never stopped.
+        chunk: Steps in one compiled run.
 
     Returns:
         Trained parameters and the losses.
 
     Raises:
-        ValueError: If ``num_steps`` is below 1, or ``batch_size`` is not in [1, n].
+        ValueError: If ``num_steps`` or ``chunk`` is below 1, or ``batch_size`` is not in [1, n].
     """
     n = jax.tree.leaves(data)[0].shape[0]
-    if num_steps < 1 or not 1 <= batch_size <= n:
+    if min(num_steps, chunk) < 1 or not 1 <= batch_size <= n:
         raise ValueError(
-            f"train needs num_steps >= 1 and batch_size in [1, n]: got {num_steps} steps of {batch_size} for n={n}."
+            f"train needs num_steps >= 1 and batch_size in [1, n], and chunk >= 1: got {num_steps} steps of "
+            f"{batch_size} for n={n}, chunk {chunk}."
         )
     run = partial(_run, loss=loss, optimizer=optimizer, batch_size=batch_size, noisy=noisy)
     data = jax.tree.map(jnp.asarray, data)
-    state, losses = _start(params, optimizer), []
+    standing = Standing(0, _start(params, optimizer), np.zeros(0, np.float32))
+    standing = standing if keeper is None else keeper.resumed(standing)
+    state, losses = standing.state, [standing.losses] if standing.done else []
     keys = jax.random.split(key, num_steps)
-    for start in range(0, num_steps, _CHUNK):
-        state, part = run(state, keys[start : start + _CHUNK], data)
+    for start in range(standing.done, num_steps, chunk):
+        state, part = run(state, keys[start : start + chunk], data)
         losses.append(part)
+        done = start + len(part)
+        if keeper is not None:
+            losses = [np.concatenate(losses)]
+            keeper.keep(Standing(done, state, losses[0]))
         if on_progress is not None:
             jax.block_until_ready(part)  # what was only dispatched is not done
-            on_progress(min(start + _CHUNK, num_steps), num_steps)
+            on_progress(done, num_steps)
         if on_look is not None:
-            on_look(min(start + _CHUNK, num_steps), state[0])
+            on_look(done, state[0])
     return Trained(state[0], jnp.concatenate(losses))
 
 

@@ -10,17 +10,21 @@ _HOME = {
     "ConvNetConfig": "convnet",
     "EfficientNet": "efficientnet",
     "EfficientNetConfig": "efficientnet",
+    "MLP": "mlp",
+    "MLPConfig": "mlp",
     "UniversalSentenceEncoder": "use",
     "ViT": "vit",
     "ViTConfig": "vit",
 }
 __all__ = [
+    "MLP",
     "Bert",
     "BertConfig",
     "ConvNet",
     "ConvNetConfig",
     "EfficientNet",
     "EfficientNetConfig",
+    "MLPConfig",
     "UniversalSentenceEncoder",
     "ViT",
     "ViTConfig",
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
     from repsim_jax.encoders.bert import Bert, BertConfig
     from repsim_jax.encoders.convnet import ConvNet, ConvNetConfig
     from repsim_jax.encoders.efficientnet import EfficientNet, EfficientNetConfig
+    from repsim_jax.encoders.mlp import MLP, MLPConfig
     from repsim_jax.encoders.use import UniversalSentenceEncoder
     from repsim_jax.encoders.vit import ViT, ViTConfig
 

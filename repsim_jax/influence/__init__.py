@@ -8,6 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from repsim_jax.influence.augmentations import DigitViews, ImageViews
     from repsim_jax.influence.counterfactual import (
         DatamodelingScore,
         datamodeling_score,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
         TrainingLoss,
         Uniformity,
     )
+    from repsim_jax.influence.networks import Network
     from repsim_jax.influence.objectives import (
         BYOL,
         BarlowTwins,
@@ -40,8 +42,10 @@ if TYPE_CHECKING:
         SpectralContrastive,
         VICReg,
     )
+    from repsim_jax.influence.pretraining import Checkpoint, Pretrained, objective_of, pretrain, problem_of
     from repsim_jax.influence.problems import Problem, problem
     from repsim_jax.influence.projections import LoGra, RandomProjection, logra, random_projection
+    from repsim_jax.influence.recipes import Recipe
     from repsim_jax.influence.scores import Influence, SelfInfluence, influence, self_influence
     from repsim_jax.influence.sweeps import DampingSweep, damping_sweep
     from repsim_jax.influence.truncated import low_rank
@@ -49,24 +53,30 @@ if TYPE_CHECKING:
 _HOME = {
     "BYOL": "objectives",
     "BarlowTwins": "objectives",
+    "Checkpoint": "pretraining",
     "Curvature": "curvature",
     "Custom": "objectives",
     "Damping": "damping",
     "DampingSweep": "sweeps",
     "DatamodelingScore": "counterfactual",
+    "DigitViews": "augmentations",
     "Distance": "measurements",
     "EKFAC": "kronecker",
     "Eigen": "curvature",
     "Examples": "examples",
     "FeatureDirection": "measurements",
     "Identity": "curvature",
+    "ImageViews": "augmentations",
     "Influence": "scores",
     "LoGra": "projections",
     "Measurement": "measurements",
+    "Network": "networks",
     "Objective": "objectives",
+    "Pretrained": "pretraining",
     "ProbeLogit": "measurements",
     "Problem": "problems",
     "RandomProjection": "projections",
+    "Recipe": "recipes",
     "Rows": "curvature",
     "SelfInfluence": "scores",
     "SimCLR": "objectives",
@@ -86,8 +96,11 @@ _HOME = {
     "logra": "projections",
     "low_rank": "truncated",
     "noise_ceiling": "counterfactual",
+    "objective_of": "pretraining",
     "outcomes": "counterfactual",
+    "pretrain": "pretraining",
     "problem": "problems",
+    "problem_of": "pretraining",
     "random_projection": "projections",
     "random_subsets": "counterfactual",
     "retrained": "counterfactual",
@@ -99,23 +112,29 @@ __all__ = [
     "BYOL",
     "EKFAC",
     "BarlowTwins",
+    "Checkpoint",
     "Curvature",
     "Custom",
     "Damping",
     "DampingSweep",
     "DatamodelingScore",
+    "DigitViews",
     "Distance",
     "Eigen",
     "Examples",
     "FeatureDirection",
     "Identity",
+    "ImageViews",
     "Influence",
     "LoGra",
     "Measurement",
+    "Network",
     "Objective",
+    "Pretrained",
     "ProbeLogit",
     "Problem",
     "RandomProjection",
+    "Recipe",
     "Rows",
     "SelfInfluence",
     "SimCLR",
@@ -135,8 +154,11 @@ __all__ = [
     "logra",
     "low_rank",
     "noise_ceiling",
+    "objective_of",
     "outcomes",
+    "pretrain",
     "problem",
+    "problem_of",
     "random_projection",
     "random_subsets",
     "retrained",

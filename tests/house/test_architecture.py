@@ -15,7 +15,7 @@ FLOORS = (
     {"theory", "influence", "canonicalization", "pathways"},
     {"similarity"},
     {"activations", "pretrained", "training"},
-    {"data", "encoders", "losses", "kernels", "streaming"},
+    {"data", "encoders", "losses", "kernels", "resumable", "streaming"},
     {"linalg", "durable", "inference"},
     {"errors", "_compat"},
 )
