@@ -3,7 +3,8 @@
 from repsim_jax.linalg.bases import Basis, compact, orthonormal_basis
 from repsim_jax.linalg.distances import SplitRows, pairwise_sq_distances, split_rows, sq_distances, unit_rows
 from repsim_jax.linalg.krylov import Ritz, lanczos
-from repsim_jax.linalg.nearest import nearest_rows
+from repsim_jax.linalg.largest import largest
+from repsim_jax.linalg.nearest import Nearest, nearest_by_views, nearest_rows
 from repsim_jax.linalg.pairs import Stacks, all_pairs, in_layer_order, mapped, stacked, unstacked
 from repsim_jax.linalg.precision import precise_jit
 from repsim_jax.linalg.products import batch_squared_products, squared_products
@@ -13,6 +14,7 @@ from repsim_jax.linalg.tiles import SquaredProducts, TileSums, row_blocks, tile_
 
 __all__ = [
     "Basis",
+    "Nearest",
     "Ritz",
     "SplitRows",
     "SquaredProducts",
@@ -25,7 +27,9 @@ __all__ = [
     "compact",
     "in_layer_order",
     "lanczos",
+    "largest",
     "mapped",
+    "nearest_by_views",
     "nearest_rows",
     "orthonormal_basis",
     "pairwise_sq_distances",

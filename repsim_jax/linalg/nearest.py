@@ -1,7 +1,7 @@
 """Which rows are nearest to each row? Exact, block by block, on any backend; from a kept index above a million rows."""
 
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,8 @@ from jaxtyping import Array, Float, Int
 
 from repsim_jax.errors import BadArrayError, MissingPackageError
 from repsim_jax.linalg.distances import SplitRows, split_rows, sq_distances, unit_rows
+from repsim_jax.linalg.largest import largest
+from repsim_jax.linalg.precision import precise_jit
 from repsim_jax.linalg.scaling import center
 from repsim_jax.linalg.tiles import row_blocks
 
@@ -58,6 +60,52 @@ def _exact(x: Float[Array, "n d"], *, k: int) -> Int[Array, "n k"]:
             return jax.lax.top_k(-jnp.where(own, jnp.inf, distances), k)[1]
 
         return jax.lax.map(visit, (blocks, numbers)).reshape(-1, k)[:n]
+
+
+class Nearest(NamedTuple):
+    """The nearest other rows of each row, nearest first.
+
+    Attributes:
+        rows: (n, k) row numbers; never the row itself.
+        distances: (n, k) between rows of length one.
+    """
+
+    rows: Int[Array, "n k"]
+    distances: Float[Array, "n k"]
+
+
+@precise_jit(static_argnames=("k",))
+def nearest_by_views(x: Float[Array, "n v d"], *, k: int) -> Nearest:
+    r"""The k nearest other examples by the views in which they are most alike.
+
+    .. math:: D_{ij}^2 = 2 - 2 \max_v \max(x_{i0} \cdot x_{jv},\ x_{iv} \cdot x_{j0})
+
+    The first view is the whole example, and others are parts of it; with one view these are the distances of rows.
+
+    Args:
+        x: Views of length one each; a zero view is alike to nothing.
+        k: Neighbors, in [1, n - 1].
+
+    Returns:
+        Neighbors of each example. Distances below about 1e-3 are rounding.
+    """
+    n = x.shape[0]
+    size = max(1, min(n, _BLOCK_ELEMENTS // n))
+    wholes, by_view = x[:, 0], jnp.moveaxis(x, 1, 0)
+    blocks, numbers = row_blocks(x, size), row_blocks(jnp.arange(n), size)
+
+    def visit(block: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        def compare(alike: jax.Array, view: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+            of_block, of_all = view
+            return jnp.maximum(alike, jnp.maximum(block[0][:, 0] @ of_all.T, of_block @ wholes.T)), None
+
+        nothing = jnp.full((size, n), -1.0, x.dtype)
+        alike = jax.lax.scan(compare, nothing, (jnp.moveaxis(block[0], 1, 0), by_view))[0]
+        return largest(jnp.where(block[1][:, None] == jnp.arange(n), -jnp.inf, alike), k=k)
+
+    alike, rows = jax.lax.map(visit, (blocks, numbers))
+    distances = jnp.sqrt(jnp.maximum(2 - 2 * alike, 0.0))
+    return Nearest(rows.reshape(-1, k)[:n], distances.reshape(-1, k)[:n])
 
 
 def _indexed(unit: np.ndarray, k: int) -> np.ndarray:

@@ -6,12 +6,15 @@ Image Hash Functions" (pHash); Krawetz 2013, "Kind of Like That" (dHash).
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int, UInt8
 
 from repsim_jax.errors import BadArrayError, MissingPackageError, UnknownNameError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 # Side of the hash: 8 x 8 = 64 bits, as everyone has them.
 _SIDE = 8
@@ -115,28 +118,45 @@ def _lowest_frequencies(gray: np.ndarray) -> np.ndarray:
 
 
 def _small_gray(image: Any, row: int, size: tuple[int, int]) -> np.ndarray:
+    from PIL import Image
+
+    return np.asarray(gray_picture(image, row).resize(size, Image.Resampling.LANCZOS))
+
+
+def gray_picture(image: Any, row: int) -> "Image":
+    """Makes a gray PIL image of what a user may hold.
+
+    Args:
+        image: As in ``perceptual_hashes``.
+        row: For messages.
+
+    Returns:
+        The image, of mode "L".
+
+    Raises:
+        BadArrayError: If it has another shape, is empty or not finite.
+        MissingPackageError: If Pillow is not installed.
+    """
     try:
         from PIL import Image
     except ImportError:
-        raise MissingPackageError.of("pillow", "to make images small for perceptual hashes", "images") from None
+        raise MissingPackageError.of("pillow", "to make images small", "images") from None
     picture = image if isinstance(image, Image.Image) else Image.fromarray(_bytes_of(np.asarray(image), row))
-    return np.asarray(picture.convert("L").resize(size, Image.Resampling.LANCZOS))
+    return picture.convert("L")
 
 
 def _bytes_of(image: np.ndarray, row: int) -> np.ndarray:
     """An image in uint8, (h, w) or (h, w, 3)."""
     image = image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image
     if image.size == 0 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
-        raise BadArrayError(
-            f"perceptual_hashes takes images (h, w), (h, w, 1) or (h, w, 3): image {row} has shape {image.shape}."
-        )
+        raise BadArrayError(f"images are (h, w), (h, w, 1) or (h, w, 3): image {row} has shape {image.shape}.")
     if image.dtype == np.uint8:
         return image
     if np.issubdtype(image.dtype, np.integer) and image.min() >= 0 and image.max() <= 255:
         return image.astype(np.uint8)
     image = image.astype(np.float64)
     if not np.isfinite(image).all():
-        raise BadArrayError(f"perceptual_hashes: image {row} holds NaN or infinity.")
+        raise BadArrayError(f"image {row} holds NaN or infinity.")
     span = image.max() - image.min()
     return np.rint((image - image.min()) * (255 / span if span > 0 else 0)).astype(np.uint8)
 

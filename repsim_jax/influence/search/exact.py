@@ -16,14 +16,14 @@ from jaxtyping import Array, Float
 from repsim_jax.durable import lock_folder, replace_file, sync_folder, write_file
 from repsim_jax.errors import BadArrayError, CorruptFileError, StoreMismatchError
 from repsim_jax.influence.search.index import Ends, Found, checked_queries, checked_rows
-from repsim_jax.linalg import precise_jit
+from repsim_jax.linalg import largest, precise_jit
 
 _MANIFEST = "index.json"
 _FORMAT = 1
 # Products of queries and rows that are held at once.
 _BLOCK_ELEMENTS = 2**24
-# Rows of which only the largest product is looked at first; see _largest.
-_RUN = 128
+# Rows that are read at once, at least.
+_FEWEST_ROWS = 128
 
 
 class Exact:
@@ -211,7 +211,7 @@ class Exact:
 
     def _scan(self, queries: Any, k: int, signs: tuple[int, ...]) -> list[Found]:
         queries = checked_queries(queries, k, len(self), self.width or 0)
-        size = max(k, _BLOCK_ELEMENTS // len(queries), _RUN)
+        size = max(k, _BLOCK_ELEMENTS // len(queries), _FEWEST_ROWS)
         best = [_nothing(len(queries), k) for _ in signs]
         ids = [np.full((len(queries), k), -1, np.int64) for _ in signs]
         on_device = jnp.asarray(queries)
@@ -251,26 +251,10 @@ def _merged(
     absent = jnp.arange(rows.shape[0]) >= count
     merged, places = [], []
     for sign, kept in zip(signs, best, strict=True):
-        fresh, where = _largest(jnp.where(absent, -jnp.inf, sign * values), min(k, rows.shape[0]))
+        fresh, where = largest(jnp.where(absent, -jnp.inf, sign * values), k=k)
         both = jnp.concatenate([kept, fresh], axis=1)
         numbers = jnp.concatenate([jnp.broadcast_to(jnp.arange(k), kept.shape), k + where], axis=1)
         taken, order = jax.lax.top_k(both, k)
         merged.append(taken)
         places.append(jnp.take_along_axis(numbers, order, axis=1))
     return merged, places
-
-
-def _largest(values: Float[Array, "m s"], k: int) -> tuple[Float[Array, "m k"], Any]:
-    """As ``jax.lax.top_k``, but sorting a hundredth of the values.
-
-    The k largest values stand in the k runs whose largest values are the largest, so that only these are sorted.
-    """
-    m, s = values.shape
-    runs = -(-s // _RUN)
-    if k >= runs:
-        return tuple(jax.lax.top_k(values, k))
-    padded = jnp.pad(values, ((0, 0), (0, runs * _RUN - s)), constant_values=-jnp.inf).reshape(m, runs, _RUN)
-    chosen = jnp.sort(jax.lax.top_k(padded.max(2), k)[1], axis=1)  # ascending: of equal values the first is taken
-    inside = jnp.take_along_axis(padded, chosen[:, :, None], axis=1)
-    taken, order = jax.lax.top_k(inside.reshape(m, k * _RUN), k)
-    return taken, jnp.take_along_axis(chosen, order // _RUN, axis=1) * _RUN + order % _RUN
