@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from repsim_jax.errors import BadArrayError, CorruptFileError, MissingPackageError, StoreMismatchError
-from repsim_jax.influence import Damping, Identity, TrainingLoss, Uniformity, influence, logra, random_projection
+from repsim_jax.influence import Damping, Distance, Identity, Uniformity, influence, logra, random_projection
 from repsim_jax.influence.search import (
     Exact,
     Found,
@@ -299,6 +299,6 @@ def test_features_are_of_projections_and_single_queries(tmp_path):
         store_features(KEY, posed, tmp_path, curvature=Identity())  # pyright: ignore[reportArgumentType]
     with pytest.raises(BadArrayError, match="block >= 1"):
         store_features(KEY, posed, tmp_path, curvature=curvature, block=0)
-    for measurement in (Uniformity(), TrainingLoss()):
+    for measurement in (Uniformity(), Distance()):
         with pytest.raises(BadArrayError, match="measurement of single queries"):
             query_features(posed, cases.examples(), curvature=curvature, measurement=measurement)

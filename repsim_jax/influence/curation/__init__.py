@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from repsim_jax.influence.curation.appearance import looks
     from repsim_jax.influence.curation.close import ClosePairs, close_pairs
     from repsim_jax.influence.curation.duplicates import Duplicates, find_duplicates
     from repsim_jax.influence.curation.groups import to_drop
@@ -15,22 +16,21 @@ if TYPE_CHECKING:
         hamming_pairs,
         perceptual_hashes,
     )
-    from repsim_jax.influence.curation.leaks import Leaks, leaks
-    from repsim_jax.influence.curation.looks import looks
+    from repsim_jax.influence.curation.leakage import Leaks, leaks
 
 _HOME = {
     "ClosePairs": "close",
     "Duplicates": "duplicates",
     "HashPairs": "hashes",
-    "Leaks": "leaks",
+    "Leaks": "leakage",
     "PerceptualHashes": "hashes",
     "byte_hashes": "hashes",
     "close_pairs": "close",
     "content_hashes": "hashes",
     "find_duplicates": "duplicates",
     "hamming_pairs": "hashes",
-    "leaks": "leaks",
-    "looks": "looks",
+    "leaks": "leakage",
+    "looks": "appearance",
     "perceptual_hashes": "hashes",
     "to_drop": "groups",
 }

@@ -13,11 +13,11 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from repsim_jax.errors import BadArrayError
+from repsim_jax.influence.curation.appearance import looks
 from repsim_jax.influence.curation.close import close_pairs
 from repsim_jax.influence.curation.gaps import FEWEST_ROWS, GapPairs, gap_pairs, largest_p_value, num_neighbors
 from repsim_jax.influence.curation.groups import connected, notes_on
 from repsim_jax.influence.curation.hashes import content_hashes, same_hashes
-from repsim_jax.influence.curation.looks import looks
 from repsim_jax.linalg import nearest_by_views
 
 Kind = Literal["exact", "perceptual", "embedding"]

@@ -90,7 +90,7 @@ def to_drop(
     Args:
         duplicates: From ``find_duplicates``.
         keep: Who stays: "central", the member with the most and the closest pairs; "hard" or "easy", that of the
-            largest or smallest difficulty, such as a distance from a cluster's center; "influence", that of the smallest
+            largest or smallest difficulty, such as a distance from a center; "influence", that of the smallest
             self-influence, which is the least memorized; "random".
         self_influence: (n,) values, for "influence".
         difficulty: (n,) values, for "hard" and "easy"; None takes the self-influence.

@@ -225,6 +225,7 @@ def _divided(curvature: Projection, gradients: Any, damping: Damping) -> Float[A
 
 
 def _solved(moment: Float[Array, "r r"], features: Float[Array, "m r"], damping: Damping) -> Float[Array, "m r"]:
-    added = damping(jnp.trace(moment) / len(moment))
+    mean = jnp.trace(moment) / len(moment)
+    added = jnp.where(mean > 0, damping(mean), 1.0)  # what the objective does not use has no features to divide
     factor = jax.scipy.linalg.cho_factor(moment + added * jnp.eye(len(moment), dtype=moment.dtype))
     return jax.scipy.linalg.cho_solve(factor, features.T).T

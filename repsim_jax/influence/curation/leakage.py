@@ -60,12 +60,12 @@ def leaks(
     widths = {np.shape(one)[1:] for one in (train, test) if one is not None}
     if half or len(widths) > 1:
         raise BadArrayError(
-            f"leaks needs embeddings, images or hashes of both sides, of one encoder: got one side of {half or 'none'}, "
+            f"leaks needs embeddings, images or hashes of both sides, of one encoder: got half of {half}, "
             f"embeddings of widths {sorted(widths)}."
         )
     counts = {len(one) for one, _ in sides.values() if one is not None}
     if len(counts) != 1:
-        raise BadArrayError(f"leaks needs something of the same training examples: got {sorted(counts)} of them.")
+        raise BadArrayError(f"leaks needs something of the same n training examples: got {sorted(counts)}.")
     joined = None if train is None or test is None else np.concatenate([np.asarray(train), np.asarray(test)])
     together = [None if both[0] is None else [*both[0], *both[1]] for both in (sides["images"], sides["hashes"])]
     found = find_duplicates(
