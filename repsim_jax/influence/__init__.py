@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from repsim_jax.influence.projections import LoGra, RandomProjection, logra, random_projection
     from repsim_jax.influence.recipes import Recipe
     from repsim_jax.influence.scores import Influence, SelfInfluence, influence, self_influence
+    from repsim_jax.influence.stored import Shards, fingerprint, load_curvature, save_curvature
     from repsim_jax.influence.sweeps import DampingSweep, damping_sweep
     from repsim_jax.influence.truncated import low_rank
 
@@ -79,6 +80,7 @@ _HOME = {
     "Recipe": "recipes",
     "Rows": "curvature",
     "SelfInfluence": "scores",
+    "Shards": "stored",
     "SimCLR": "objectives",
     "SimSiam": "objectives",
     "SpectralContrastive": "objectives",
@@ -91,8 +93,10 @@ _HOME = {
     "datamodeling_score": "counterfactual",
     "dense": "curvature",
     "ekfac": "kronecker",
+    "fingerprint": "stored",
     "influence": "scores",
     "leave_one_out": "counterfactual",
+    "load_curvature": "stored",
     "logra": "projections",
     "low_rank": "truncated",
     "noise_ceiling": "counterfactual",
@@ -104,6 +108,7 @@ _HOME = {
     "random_projection": "projections",
     "random_subsets": "counterfactual",
     "retrained": "counterfactual",
+    "save_curvature": "stored",
     "self_influence": "scores",
     "with_views": "examples",
     "woodbury": "curvature",
@@ -137,6 +142,7 @@ __all__ = [
     "Recipe",
     "Rows",
     "SelfInfluence",
+    "Shards",
     "SimCLR",
     "SimSiam",
     "SpectralContrastive",
@@ -149,8 +155,10 @@ __all__ = [
     "datamodeling_score",
     "dense",
     "ekfac",
+    "fingerprint",
     "influence",
     "leave_one_out",
+    "load_curvature",
     "logra",
     "low_rank",
     "noise_ceiling",
@@ -162,6 +170,7 @@ __all__ = [
     "random_projection",
     "random_subsets",
     "retrained",
+    "save_curvature",
     "self_influence",
     "with_views",
     "woodbury",

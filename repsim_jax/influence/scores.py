@@ -9,6 +9,7 @@ others: Deng et al. 2024 (arXiv 2412.01335) for losses that do not fall apart in
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -26,6 +27,8 @@ from repsim_jax.influence.pseudo import Told
 
 # Groups of views for standard errors: each takes as long as the scores themselves.
 _VIEW_GROUPS = 4
+# ``kept(name, compute)`` gives what was computed under this name before, or computes and keeps it (``stored.Shards``).
+Kept = Callable[[str, Callable[[], dict[str, np.ndarray]]], dict[str, np.ndarray]]
 
 
 class Influence(NamedTuple):
@@ -72,6 +75,7 @@ def influence(
     view_groups: int = 0,
     block: int = 32,
     mesh: jax.sharding.Mesh | None = None,
+    kept: Kept | None = None,
     on_progress: Told | None = None,
 ) -> Influence:
     r"""Influence of every training example on every measurement.
@@ -94,6 +98,8 @@ def influence(
             both sides, while the curvature stays), which takes so many times longer; 0: no standard errors.
         block: Queries whose gradients are held at once.
         mesh: Devices over which the batches of training examples are spread, whatever its axes.
+        kept: Keeps each block of queries, so that an interrupted run goes on: ``stored.Shards``. It must be of the same
+            problem, queries and options.
         on_progress: Called as ``on_progress(done, all)`` between blocks.
 
     Returns:
@@ -117,10 +123,10 @@ def influence(
     _check(posed, queries, mode, damping, block, view_groups)
     groups = _grouped(len(queries), measured)
 
-    def score(posed: Problem, queries: Examples, told: Told | None) -> tuple[np.ndarray, np.ndarray]:
-        return _pairwise(key, posed, queries, measured, groups, curvature, mode, damping, block, mesh, told)
+    def score(posed: Problem, queries: Examples, kept: Kept, told: Told | None) -> Scored:
+        return _pairwise(key, posed, queries, measured, groups, curvature, mode, damping, block, mesh, kept, told)
 
-    (values, measurements), errors = _jackknifed(score, posed, queries, view_groups, on_progress)
+    (values, measurements), errors = _jackknifed(score, posed, queries, view_groups, kept, on_progress)
     return Influence(
         values, errors, measurements, _options(posed, measured, curvature, mode, damping, queries, view_groups)
     )
@@ -137,6 +143,7 @@ def self_influence(
     view_groups: int | None = None,
     block: int = 32,
     mesh: jax.sharding.Mesh | None = None,
+    kept: Kept | None = None,
     on_progress: Told | None = None,
 ) -> SelfInfluence:
     """By how much leaving a training example out would raise its own measurement: high where it was memorized.
@@ -154,6 +161,7 @@ def self_influence(
         view_groups: As in ``influence``; None is four groups, three of three views, or none of two views.
         block: As in ``influence``.
         mesh: As in ``influence``.
+        kept: Keeps each batch, as in ``influence``.
         on_progress: As in ``influence``.
 
     Returns:
@@ -176,10 +184,10 @@ def self_influence(
             "Take influence(key, problem, queries, ...) for it."
         )
 
-    def score(posed: Problem, _: Examples, told: Told | None) -> tuple[np.ndarray, np.ndarray]:
-        return _own(key, posed, measured, curvature, mode, damping, block, mesh, told)
+    def score(posed: Problem, _: Examples, kept: Kept, told: Told | None) -> Scored:
+        return _own(key, posed, measured, curvature, mode, damping, block, mesh, kept, told)
 
-    (values, measurements), errors = _jackknifed(score, posed, posed.train, view_groups, on_progress)
+    (values, measurements), errors = _jackknifed(score, posed, posed.train, view_groups, kept, on_progress)
     options = _options(posed, measured, curvature, mode, damping, posed.train, view_groups)
     return SelfInfluence(values, errors, measurements, options)
 
@@ -234,10 +242,16 @@ Scored = tuple[np.ndarray, np.ndarray]
 
 
 def _jackknifed(
-    score: Callable[[Problem, Examples, Told | None], Scored], posed: Problem, queries: Examples, view_groups: int,
-    on_progress: Told | None,
+    score: Callable[[Problem, Examples, Kept, Told | None], Scored], posed: Problem, queries: Examples,
+    view_groups: int, kept: Kept | None, on_progress: Told | None,
 ) -> tuple[Scored, np.ndarray | None]:  # fmt: skip
     """The scores of all views, and their standard errors from leaving each group of views out."""
+
+    def named(without: str) -> Kept:
+        given = kept
+        if given is None:
+            return lambda _, compute: compute()
+        return lambda name, compute: given(f"{without}-{name}", compute)
 
     def told(round_: int) -> Told | None:
         given = on_progress
@@ -245,7 +259,7 @@ def _jackknifed(
             return None
         return lambda done, each: given(round_ * each + done, (view_groups + 1) * each)
 
-    whole = score(posed, queries, told(0))
+    whole = score(posed, queries, named("all"), told(0))
     if not np.isfinite(whole[0]).all():
         bad = np.argwhere(~np.isfinite(whole[0]))
         raise BadArrayError(
@@ -256,11 +270,12 @@ def _jackknifed(
         return whole, None
     left_out = []
     for group in range(view_groups):
-        kept, kept_of_queries = (
+        of_train, of_queries = (
             np.flatnonzero(np.arange(side.num_views) % view_groups != group) for side in (posed.train, queries)
         )
-        reduced = replace(posed, train=posed.train.some_views(kept))
-        left_out.append(score(reduced, queries.some_views(kept_of_queries), told(group + 1))[0])
+        reduced = replace(posed, train=posed.train.some_views(of_train))
+        rest = queries.some_views(of_queries)
+        left_out.append(score(reduced, rest, named(f"without-{group}-of-{view_groups}"), told(group + 1))[0])
     spread = np.stack(left_out) - np.mean(left_out, axis=0)
     return whole, np.sqrt((view_groups - 1) / view_groups * np.square(spread).sum(0))
 
@@ -273,22 +288,28 @@ def _dealt(key: jax.Array, posed: Problem, mode: Mode, mesh: Any) -> Batches:
 
 def _pairwise(
     key: jax.Array, posed: Problem, queries: Examples, measurement: Any, groups: np.ndarray, curvature: Curvature,
-    mode: Mode, damping: Damping, block: int, mesh: Any, told: Told | None,
+    mode: Mode, damping: Damping, block: int, mesh: Any, kept: Kept, told: Told | None,
 ) -> Scored:  # fmt: skip
     batches = _dealt(key, posed, mode, mesh)
     scale = 1 / np.count_nonzero(batches.weights.any(1))
     size = min(block, len(groups))
     values, measurements = [], []
     count = -(-len(groups) // size)
-    for number in range(count):
+
+    def one(number: int) -> dict[str, np.ndarray]:
         which = np.minimum(np.arange(number * size, (number + 1) * size), len(groups) - 1)
         seen, gradients = measured_gradients(posed, queries.rows(groups[which].ravel()), measurement, size=size)
         directions = curvature.solve(gradients, damping)
         products = all_products(
             posed, directions, jnp.asarray(batches.rows), jnp.asarray(batches.weights), scale, mode=mode, mesh=mesh
         )
-        values.append(-batches.scattered(np.asarray(products), len(posed.train)))
-        measurements.append(np.asarray(seen))
+        found = -batches.scattered(np.asarray(products), len(posed.train))
+        return {"values": found, "measurements": np.asarray(seen)}
+
+    for number in range(count):
+        found = kept(f"{number}-of-{count}", partial(one, number))
+        values.append(found["values"])
+        measurements.append(found["measurements"])
         if told is not None:
             told(number + 1, count)
     return np.concatenate(values)[: len(groups)], np.concatenate(measurements)[: len(groups)]
@@ -296,7 +317,7 @@ def _pairwise(
 
 def _own(
     key: jax.Array, posed: Problem, measurement: Any, curvature: Curvature, mode: Mode, damping: Damping, block: int,
-    mesh: Any, told: Told | None,
+    mesh: Any, kept: Kept, told: Told | None,
 ) -> Scored:  # fmt: skip
     batches = _dealt(key, posed, mode, mesh)
     devices = 1 if mesh is None else mesh.devices.size
@@ -304,21 +325,29 @@ def _own(
     num_batches, b = batches.rows.shape
     values, measurements = np.zeros((2, num_batches, b))
     size = min(block, b)
-    steps = [(i, j) for i in range(0, num_batches, devices) for j in range(0, b, size)]
-    for done, (i, j) in enumerate(steps, 1):
-        places = np.minimum(np.arange(j, j + size), b - 1)
-        together = slice(i, i + devices)
-        rows = jnp.asarray(batches.rows[together][:, places].ravel())
-        seen, gradients = measured_gradients(posed, posed.train.rows(rows), measurement, size=len(rows), mesh=mesh)
-        directions = curvature.solve(gradients, damping)
-        if mode == "paper":
-            _, own = measured_gradients(posed, posed.train.rows(rows), posed.stability, size=len(rows), mesh=mesh)
-            found = dots(directions, own).reshape(-1, size)
-        else:
-            taken, weights = jnp.asarray(batches.rows[together]), jnp.asarray(batches.weights[together])
-            found = own_products(posed, directions, taken, weights, jnp.asarray(places), scale, mode=mode, mesh=mesh)
-        values[together, places] = np.asarray(found)
-        measurements[together, places] = np.asarray(seen).reshape(-1, size)
-        if told is not None:
-            told(done, len(steps))
+    starts, first_places = range(0, num_batches, devices), range(0, b, size)
+
+    def one(i: int, number: int) -> dict[str, np.ndarray]:
+        found, seen = np.zeros((2, len(batches.rows[i : i + devices]), b))
+        taken, weights = (jnp.asarray(side[i : i + devices]) for side in batches)
+        for done, j in enumerate(first_places, 1):
+            places = np.minimum(np.arange(j, j + size), b - 1)
+            rows = taken[:, places].ravel()
+            examples = posed.train.rows(rows)
+            measured, gradients = measured_gradients(posed, examples, measurement, size=len(rows), mesh=mesh)
+            directions = curvature.solve(gradients, damping)
+            if mode == "paper":
+                _, own = measured_gradients(posed, examples, posed.stability, size=len(rows), mesh=mesh)
+                products = dots(directions, own).reshape(-1, size)
+            else:
+                at = jnp.asarray(places)
+                products = own_products(posed, directions, taken, weights, at, scale, mode=mode, mesh=mesh)
+            found[:, places], seen[:, places] = np.asarray(products), np.asarray(measured).reshape(-1, size)
+            if told is not None:
+                told(number * len(first_places) + done, len(starts) * len(first_places))
+        return {"values": found, "measurements": seen}
+
+    for number, i in enumerate(starts):
+        part = kept(f"{number}-of-{len(starts)}", partial(one, i, number))
+        values[i : i + devices], measurements[i : i + devices] = part["values"], part["measurements"]
     return batches.scattered(values, len(posed.train)), batches.scattered(measurements, len(posed.train))

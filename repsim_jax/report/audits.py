@@ -1,0 +1,188 @@
+"""What is known about the examples that made a representation? Everything a page, a table or a terminal may tell."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from repsim_jax.influence import DampingSweep
+
+Picture = Callable[[int], np.ndarray | None]
+
+
+class Ranked(NamedTuple):
+    """Training examples that raise and lower what is measured of one query.
+
+    Attributes:
+        query_id: Name of the query.
+        query_row: Its number, for ``Audit.query_picture``.
+        helpful: Rows of the training examples that improve the measurement most, best first.
+        helpful_values: Their influence.
+        harmful: Rows of those that worsen it most, worst first.
+        harmful_values: Their influence.
+        measurement: Of the query, as the model is.
+        rank_correlation: Spearman's correlation, over training examples, of the helpfulness with the cosine of
+            embeddings; None where it was not computed.
+        shared_with_nearest: How many of the helpful ones are also among as many nearest neighbors.
+    """
+
+    query_id: str
+    query_row: int
+    helpful: np.ndarray
+    helpful_values: np.ndarray
+    harmful: np.ndarray
+    harmful_values: np.ndarray
+    measurement: float = float("nan")
+    rank_correlation: float | None = None
+    shared_with_nearest: int | None = None
+
+
+class Verdict(NamedTuple):
+    """How well one way to score examples foretells what training without them does.
+
+    Attributes:
+        name: Of the way.
+        score: Linear datamodeling score.
+        low: Lower end of its 95 % interval.
+        high: Upper end.
+        memorization: Spearman's correlation of self-influence with what leaving out each example did; None where it
+            has none.
+    """
+
+    name: str
+    score: float
+    low: float
+    high: float
+    memorization: float | None = None
+
+
+class Truth(NamedTuple):
+    """A check by training anew.
+
+    Attributes:
+        verdicts: One for each way.
+        ceiling: Linear datamodeling score of a perfect predictor; None where it was not computed.
+        told: How it was done, in a sentence.
+    """
+
+    verdicts: tuple[Verdict, ...]
+    ceiling: float | None
+    told: str
+
+
+class Audit(NamedTuple):
+    """All that was found out; what is None or empty has no chapter.
+
+    Attributes:
+        ids: Names of the n training examples.
+        self_influence: (n,).
+        picture: ``picture(row)`` gives a training example as uint8 (h, w) or (h, w, 3); None where it is no image.
+        standard_errors: (n,) of self-influence, over views and checkpoints.
+        stability: (n,) of each example's own views; lower is more stable.
+        labels: (n,) classes, for show only: nothing is computed from them.
+        density: (n,) mean cosine distance to the nearest others; higher is sparser.
+        quadrants: (n,) names such as "prototype"; from ``influence.curation``.
+        rarity: (n,) the combined score; higher is rarer.
+        queries: Helpful and harmful examples of each query.
+        query_picture: As ``picture``, of queries; None: queries are training examples.
+        measurement: What was measured of the queries, and which way is better.
+        duplicates: ``influence.curation`` duplicates: groups, kinds, threshold.
+        dropped: Rows that may be dropped as copies.
+        leaks: Pairs of a training and a test example; ``leak_ids`` names the latter.
+        leak_ids: Names of test examples.
+        selection: A coreset: kept rows, method, options.
+        pruning: Curves of accuracy over the share of examples that was dropped.
+        sweep: Self-influence under several dampings.
+        truth: A check by training anew.
+        slices: Tests of groups of examples.
+        plan: What to gather more of, as label and text.
+        skipped: {name: reason} of files that could not be read.
+        title: Of the page.
+        provenance: How the numbers came about, as label and text.
+    """
+
+    ids: Sequence[str]
+    self_influence: np.ndarray
+    picture: Picture
+    standard_errors: np.ndarray | None = None
+    stability: np.ndarray | None = None
+    labels: Sequence[Any] | None = None
+    density: np.ndarray | None = None
+    quadrants: np.ndarray | None = None
+    rarity: np.ndarray | None = None
+    queries: tuple[Ranked, ...] = ()
+    query_picture: Picture | None = None
+    measurement: str = "stability (lower is better)"
+    duplicates: Any = None
+    dropped: Sequence[int] = ()
+    leaks: Any = None
+    leak_ids: Sequence[str] = ()
+    selection: Any = None
+    pruning: Any = None
+    sweep: "DampingSweep | None" = None
+    truth: Truth | None = None
+    slices: Any = None
+    plan: Sequence[tuple[str, str]] = ()
+    skipped: Mapping[str, str] = {}
+    title: str = "Which training examples made this representation?"
+    provenance: Mapping[str, str] = {}
+
+    @property
+    def percentiles(self) -> np.ndarray:
+        """(n,) share of the examples, in percent, whose self-influence is at most this one's."""
+        ordered = np.sort(self.self_influence)
+        return 100 * np.searchsorted(ordered, self.self_influence, side="right") / len(ordered)
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """One row per example: what goes into ``scores.csv`` and ``scores.parquet``.
+
+        Returns:
+            Columns by name; those that are not known are left out.
+        """
+        known: dict[str, Any] = {
+            "id": self.ids, "self_influence": self.self_influence, "standard_error": self.standard_errors,
+            "percentile": self.percentiles, "stability": self.stability, "density": self.density,
+            "quadrant": self.quadrants, "rarity": self.rarity, "label": self.labels,
+        }  # fmt: skip
+        if self.duplicates is not None:
+            groups = np.full(len(self.ids), -1)
+            for number, rows in enumerate(self.duplicates.groups):
+                groups[np.asarray(rows)] = number
+            known["duplicate_group"] = groups
+            known["may_be_dropped"] = np.isin(np.arange(len(self.ids)), np.asarray(self.dropped, int))
+        return {name: np.asarray(values) for name, values in known.items() if values is not None}
+
+    def query_columns(self) -> dict[str, np.ndarray]:
+        """One row per query and training example among its first: what goes into ``queries.csv``.
+
+        Returns:
+            Columns by name.
+        """
+        rows = [
+            (one.query_id, side, rank, self.ids[row], float(value))
+            for one in self.queries
+            for side, found, values in (
+                ("helpful", one.helpful, one.helpful_values),
+                ("harmful", one.harmful, one.harmful_values),
+            )
+            for rank, (row, value) in enumerate(zip(found, values, strict=True), 1)
+        ]
+        names = ("query", "side", "rank", "id", "influence")
+        return {name: np.asarray([row[k] for row in rows]) for k, name in enumerate(names)}
+
+    def duplicate_columns(self) -> dict[str, np.ndarray]:
+        """One row per example of a group: what goes into ``duplicates.csv``.
+
+        Returns:
+            Columns by name.
+        """
+        dropped = {int(row) for row in self.dropped}
+        groups = [] if self.duplicates is None else self.duplicates.groups
+        rows = [
+            (number, self.ids[row], int(row) in dropped, float(self.self_influence[row]))
+            for number, group in enumerate(groups)
+            for row in group
+        ]
+        names = ("group", "id", "may_be_dropped", "self_influence")
+        return {name: np.asarray([row[k] for row in rows]) for k, name in enumerate(names)}

@@ -1,0 +1,195 @@
+"""Pictures of an audit: how self-influence is spread, where examples lie, what pruning costs, what damping does."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from repsim_jax.report.audits import Audit, Truth
+from repsim_jax.report.plots import LIGHT, drawable, settings
+from repsim_jax.report.row_charts import ACCENT, SECOND, WEAK, Chart, frame, name_rows
+from repsim_jax.report.tables import number
+from repsim_jax.report.text import shorten
+
+if TYPE_CHECKING:
+    from repsim_jax.influence import DampingSweep
+
+_ROWS = 8  # of a picture without named rows, in units of the others
+_COLORS = (ACCENT, SECOND, "#5b5f97", WEAK, "#8c2f39", "#4f772d", "#b79f00", "#a05195")
+_MOST_DOTS = 4000
+
+
+def spread_chart(audit: Audit) -> Chart:
+    """Self-influence of all examples, the highest first, with standard errors.
+
+    Args:
+        audit: All that is known.
+
+    Returns:
+        The picture.
+    """
+    order = np.argsort(-audit.self_influence, kind="stable")
+    shown = order[np.unique(np.linspace(0, len(order) - 1, min(len(order), 600)).round().astype(int))]
+    places = 100 * (np.searchsorted(-audit.self_influence[order], -audit.self_influence[shown]) + 1) / len(order)
+    with settings():
+        figure, axes = frame(_ROWS, LIGHT, "Self-influence of the training examples", f"n = {len(order):,}")
+        values = audit.self_influence[shown]
+        if audit.standard_errors is not None:
+            errors = audit.standard_errors[shown]
+            axes.fill_between(places, values - errors, values + errors, color=ACCENT, alpha=0.2, lw=0)
+        axes.plot(places, values, color=ACCENT, lw=1.4)
+        axes.axhline(0, color=WEAK, lw=0.8)
+        axes.set_xlabel("share of the examples that are at least as high, %", color=LIGHT.muted)
+        axes.set_ylabel("self-influence\n(higher: more memorized)", color=LIGHT.muted)
+        axes.grid(color=LIGHT.muted, alpha=0.2, lw=0.6)
+    tenth = order[: max(1, len(order) // 10)]
+    positive = np.clip(audit.self_influence, 0, None)
+    share = 100 * positive[tenth].sum() / positive.sum() if positive.any() else float("nan")
+    told = "" if audit.standard_errors is None else " The band is one standard error."
+    caption = f"The highest tenth of the examples holds {number(float(share), 0)} % of all positive self-influence.{told}"
+    return Chart("self-influence", "Self-influence", caption, "Self-influence over the rank of the examples.", figure)
+
+
+def quadrant_chart(audit: Audit) -> Chart:
+    """Sparseness against self-influence, a dot for each example, in the colors of the quadrants.
+
+    Args:
+        audit: With density and quadrants.
+
+    Returns:
+        The picture.
+    """
+    from matplotlib.ticker import FormatStrFormatter
+
+    assert audit.density is not None
+    assert audit.quadrants is not None
+    names = list(dict.fromkeys(np.asarray(audit.quadrants).tolist()))
+    # every so many: a random choice would need a key, and the order of examples has nothing to do with either axis
+    shown = np.arange(0, len(audit.ids), -(-len(audit.ids) // _MOST_DOTS))
+    with settings():
+        subtitle = f"n = {len(audit.ids):,}" + ("" if len(shown) == len(audit.ids) else f", {len(shown):,} shown")
+        figure, axes = frame(_ROWS + 2, LIGHT, "Where examples lie", subtitle)
+        for name, color in zip(names, _COLORS, strict=False):
+            inside = shown[np.asarray(audit.quadrants)[shown] == name]
+            count = int((np.asarray(audit.quadrants) == name).sum())
+            x, y = audit.density[inside], audit.self_influence[inside]
+            axes.plot(x, y, ".", color=color, ms=3.5, alpha=0.6, label=drawable(f"{name}: {count:,}"))
+        low = np.quantile(audit.self_influence, 0.01)
+        axes.set_yscale("symlog", linthresh=max(abs(low), np.abs(audit.self_influence).max() * 1e-3, 1e-30))
+        axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+        axes.set_xlabel("cosine distance to the nearest others (right: sparse)", color=LIGHT.muted)
+        axes.set_ylabel("self-influence (up: memorized)", color=LIGHT.muted)
+        axes.grid(color=LIGHT.muted, alpha=0.2, lw=0.6)
+        place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.13), "ncols": len(names)}
+        axes.legend(fontsize=7, frameon=False, labelcolor=LIGHT.ink, markerscale=2, **place)
+    caption = "Each dot is a training example. The two axes are different things: the panel on honesty has their correlation."
+    return Chart("quadrants", "Quadrants", caption, "Self-influence over sparseness, colored by quadrant.", figure)
+
+
+def sweep_chart(sweep: "DampingSweep") -> Chart:
+    """How much the ranking hangs on the damping.
+
+    Args:
+        sweep: From ``influence.damping_sweep``.
+
+    Returns:
+        The picture.
+    """
+    middle = int(np.argmin(np.abs(np.log(np.asarray(sweep.relative) / 0.1))))
+    with settings():
+        n = np.asarray(sweep.values).shape[1]
+        figure, axes = frame(_ROWS, LIGHT, "How much does the ranking hang on the damping?", f"n = {n:,}")
+        told = f"agreement with damping {sweep.relative[middle]:g}"
+        axes.semilogx(sweep.relative, sweep.agreement[middle], "o-", color=ACCENT, ms=4, lw=1.2, label=told)
+        axes.semilogx(sweep.relative, sweep.split_half, "s--", color=SECOND, ms=4, lw=1.2, label="halves of the views")
+        axes.set_ylim(min(0.0, float(np.min(sweep.agreement)), float(np.min(sweep.split_half))) - 0.03, 1.03)
+        axes.set_xticks(sweep.relative, [f"{share:g}" for share in sweep.relative])
+        axes.minorticks_off()
+        axes.set_xlabel("damping, as a share of the mean eigenvalue", color=LIGHT.muted)
+        axes.set_ylabel("Spearman's correlation\n(higher: firmer)", color=LIGHT.muted)
+        axes.grid(color=LIGHT.muted, alpha=0.2, lw=0.6)
+        axes.legend(fontsize=7, frameon=False, labelcolor=LIGHT.ink, loc="lower right")
+    lowest = float(np.min(sweep.agreement[middle]))
+    caption = (
+        f"Self-influence is ranked alike, with a correlation of {number(lowest, 2)} or more, over all of these dampings "
+        f"beside {sweep.relative[middle]:g}. What the two halves of the views do not share is noise of the views."
+    )
+    return Chart("damping", "Damping", caption, "Correlation of rankings over the damping.", figure)
+
+
+def truth_chart(truth: Truth) -> Chart:
+    """How well each way foretells training anew, with intervals and the ceiling.
+
+    Args:
+        truth: The check.
+
+    Returns:
+        The picture.
+    """
+    verdicts = sorted(truth.verdicts, key=lambda one: -one.score)
+    with settings():
+        subtitle = "linear datamodeling score (right is better), 95 % intervals over subsets"
+        figure, axes = frame(len(verdicts), LIGHT, "What does training anew say?", subtitle)
+        name_rows(axes, [one.name for one in verdicts], LIGHT)
+        for row, one in enumerate(verdicts):
+            axes.plot([one.low, one.high], [row, row], color=ACCENT, lw=2, alpha=0.5, solid_capstyle="butt")
+            axes.plot(one.score, row, "o", color=ACCENT, ms=5)
+        axes.axvline(0, color=WEAK, lw=0.8)
+        if truth.ceiling is not None:
+            axes.axvline(truth.ceiling, color=SECOND, lw=1, ls="--")
+            axes.annotate("ceiling", (truth.ceiling, 0), (-3, 0), textcoords="offset points", ha="right", fontsize=7,
+                          color=LIGHT.muted, va="center")  # fmt: skip
+        axes.set_xlim(min(-0.1, *(one.low for one in verdicts)) - 0.03, 1.03)
+    caption = f"{truth.told} 0 is chance."
+    return Chart("retraining", "Retraining", caption, "Scores of ways to foretell retraining, with intervals.", figure)
+
+
+def pruning_chart(curves: Mapping[str, np.ndarray], shares: Sequence[float], whole: np.ndarray, what: str) -> Chart:
+    """Accuracy after examples were dropped by each method, and the model trained anew.
+
+    Args:
+        curves: (k, seeds) by name of the method.
+        shares: (k,) of the examples that were dropped.
+        whole: (seeds,) with all examples.
+        what: Was measured, with its unit.
+
+    Returns:
+        The picture.
+    """
+    percent = 100 * np.asarray(shares)
+    with settings():
+        figure, axes = frame(_ROWS + 2, LIGHT, "What does dropping examples cost?", f"{len(whole)} seeds")
+        axes.axhline(np.mean(whole), color=WEAK, lw=1, ls="--", label="all examples")
+        for (name, values), color in zip(curves.items(), _COLORS, strict=False):
+            spread = values.std(1, ddof=1) if values.shape[1] > 1 else np.zeros(len(values))
+            axes.errorbar(percent, values.mean(1), spread, color=color, lw=1.2, capsize=2, label=shorten(name, 30))
+        axes.set_xlabel("dropped, % of the examples", color=LIGHT.muted)
+        axes.set_ylabel(drawable(what), color=LIGHT.muted)
+        axes.grid(color=LIGHT.muted, alpha=0.2, lw=0.6)
+        place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.13), "ncols": 3}
+        axes.legend(fontsize=7, frameon=False, labelcolor=LIGHT.ink, **place)
+    caption = "Mean over seeds, with one standard deviation. Each point is a model that was trained anew."
+    return Chart("pruning", "Pruning", caption, "Accuracy over the share that was dropped, by method.", figure)
+
+
+def slices_chart(names: Sequence[str], means: np.ndarray, intervals: np.ndarray, p_values: np.ndarray) -> Chart:
+    """Mean self-influence of groups of examples, with intervals and corrected p-values.
+
+    Args:
+        names: Of the groups.
+        means: (g,).
+        intervals: (g, 2).
+        p_values: (g,), corrected for the number of groups.
+
+    Returns:
+        The picture.
+    """
+    rows = [f"{name} (p {'< 0.001' if p < 1e-3 else f'= {p:.2g}'})" for name, p in zip(names, p_values, strict=True)]
+    with settings():
+        figure, axes = frame(len(rows), LIGHT, "Groups of examples", "mean, with 95 % intervals; p by permutation")
+        name_rows(axes, rows, LIGHT)
+        for row, (mean, (low, high)) in enumerate(zip(means, intervals, strict=True)):
+            axes.plot([low, high], [row, row], color=ACCENT, lw=2, alpha=0.5)
+            axes.plot(mean, row, "o", color=ACCENT, ms=5)
+    caption = "A group whose interval stands apart is memorized more, or less, than the others; p-values are corrected."
+    return Chart("slices", "Groups", caption, "Means of groups with intervals.", figure)

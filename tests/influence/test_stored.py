@@ -1,0 +1,172 @@
+"""What is stored comes back as it was, a killed run ends with the same bytes, and another model's is refused."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from house.source import ROOT
+from influence_cases import random_gradients, small_problem
+
+from repsim_jax.errors import CorruptFileError, DamageWarning, FileError, RepsimError, StoreMismatchError
+from repsim_jax.influence import (
+    Damping,
+    Identity,
+    Problem,
+    Shards,
+    dense,
+    ekfac,
+    fingerprint,
+    influence,
+    load_curvature,
+    logra,
+    low_rank,
+    random_projection,
+    save_curvature,
+    self_influence,
+    woodbury,
+)
+
+KEY = jax.random.key(3)
+FITS: dict[str, Any] = {
+    "identity": lambda posed: Identity(),
+    "dense": lambda posed: dense(KEY, posed),
+    "ekfac": lambda posed: ekfac(KEY, posed, num_samples=64),
+    "logra": lambda posed: logra(KEY, posed, rank=2, num_samples=64),
+    "projection": lambda posed: random_projection(KEY, posed, dimension=8, num_samples=64),
+    "low rank": lambda posed: low_rank(KEY, posed, rank=4),
+    "woodbury": lambda posed: woodbury(KEY, posed),
+}
+
+
+@pytest.fixture(scope="module")
+def posed() -> Problem:
+    return small_problem()
+
+
+@pytest.mark.parametrize("name", FITS)
+def test_a_curvature_divides_out_the_same_after_it_was_stored(posed: Problem, tmp_path: Path, name: str):
+    fitted = FITS[name](posed)
+    save_curvature(tmp_path / "one.npz", fitted, stamp={"model": "a"})
+    found, of = load_curvature(tmp_path / "one.npz", posed, stamp={"model": "a"})
+    gradients = random_gradients(posed)
+    before, after = (one.solve(gradients, Damping()) for one in (fitted, found))
+    assert of == "objective"
+    assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+    save_curvature(tmp_path / "two.npz", found, of=of, stamp={"model": "a"})
+    assert (tmp_path / "one.npz").read_bytes() == (tmp_path / "two.npz").read_bytes()
+
+
+def test_another_models_curvature_and_a_damaged_one_are_refused(posed: Problem, tmp_path: Path):
+    path = tmp_path / "curvature.npz"
+    save_curvature(path, FITS["dense"](posed), stamp={"model": "a", "data": "d"})
+    with pytest.raises(StoreMismatchError, match="fitted to another model"):
+        load_curvature(path, posed, stamp={"model": "b", "data": "d"})
+    whole = path.read_bytes()
+    for harmed in (whole[: len(whole) // 2], whole[:600] + bytes([whole[600] ^ 1]) + whole[601:], b"no archive"):
+        path.write_bytes(harmed)
+        with pytest.raises(CorruptFileError, match="damaged"):
+            load_curvature(path, posed)
+    with pytest.raises(FileError, match="no such file"):
+        load_curvature(tmp_path / "none.npz", posed)
+    with pytest.raises(RepsimError, match="can be saved"):
+        save_curvature(path, object())  # pyright: ignore[reportArgumentType]
+
+
+def test_a_fingerprint_changes_with_a_number_a_name_a_shape_and_a_dtype():
+    tree = {"w": np.arange(6, dtype=np.float32).reshape(2, 3)}
+    others = [
+        {"w": tree["w"] + np.eye(2, 3, dtype=np.float32)},
+        {"v": tree["w"]},
+        {"w": tree["w"].reshape(3, 2)},
+        {"w": tree["w"].astype(np.float64)},
+    ]
+    assert fingerprint(tree) == fingerprint({"w": jnp.asarray(tree["w"])})
+    assert len({fingerprint(one) for one in (tree, *others)}) == 5
+    assert fingerprint(jax.random.key(0)) != fingerprint(jax.random.key(1))
+
+
+@pytest.mark.parametrize("mode", ["batch", "paper"])
+def test_scores_with_shards_are_the_scores(posed: Problem, tmp_path: Path, mode: Any):
+    few = small_problem(batch_size=4)
+    options: dict[str, Any] = {"curvature": Identity(), "mode": mode, "view_groups": 2}
+    with Shards(tmp_path, {"mode": mode}) as kept:
+        stored = self_influence(KEY, few, **options, kept=kept)
+        of_queries = influence(KEY, few, few.train, **options, block=5, kept=kept)
+    plain = self_influence(KEY, few, **options)
+    assert np.array_equal(stored.values, plain.values)
+    assert np.array_equal(of_queries.values, influence(KEY, few, few.train, **options, block=5).values)
+    assert len(list(kept.folder.glob("*.npz"))) == 3 * 3 + 3 * 3
+
+
+def test_what_is_kept_is_not_computed_again_unless_it_is_damaged(tmp_path: Path):
+    calls: list[int] = []
+
+    def compute() -> dict[str, np.ndarray]:
+        calls.append(1)
+        return {"values": np.arange(3)}
+
+    with Shards(tmp_path, {"seed": 0}) as kept:
+        kept("a", compute)
+        assert np.array_equal(kept("a", compute)["values"], np.arange(3))
+        assert len(calls) == 1
+        (kept.folder / "a.npz").write_bytes(b"PK broken")
+        with pytest.warns(DamageWarning, match="computed again"):
+            kept("a", compute)
+        assert len(calls) == 2
+        with pytest.raises(StoreMismatchError, match="another writer"), Shards(tmp_path, {"seed": 0}):
+            pass
+    with Shards(tmp_path, {"seed": 1}) as other:
+        other("a", compute)
+    assert len(calls) == 3
+
+
+KILLED = """
+import sys, time
+import jax
+import numpy as np
+from influence_cases import small_problem
+from repsim_jax.influence import Identity, Shards, self_influence
+with Shards(sys.argv[1], {"run": 1}) as kept:
+    def slowly(name, compute):
+        time.sleep(float(sys.argv[2]))
+        return kept(name, compute)
+    found = self_influence(jax.random.key(3), small_problem(batch_size=4), curvature=Identity(), kept=slowly)
+np.savez(sys.argv[1] + "/scores.npz", values=found.values, errors=found.standard_errors)
+"""
+
+
+def _score(folder: Path, pause: float) -> subprocess.Popen[bytes]:
+    places = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    environment = {**os.environ, "PYTHONPATH": places, "JAX_PLATFORMS": "cpu"}
+    return subprocess.Popen([sys.executable, "-c", KILLED, str(folder), str(pause)], env=environment)
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path: Path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert _score(whole, 0).wait(120) == 0
+    running = _score(killed, 0.3)
+    deadline = time.monotonic() + 90
+    while len(list(killed.rglob("*-of-*.npz"))) < 4 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    parts = list(killed.rglob("*-of-*.npz"))
+    assert 4 <= len(parts) < len(list(whole.rglob("*-of-*.npz")))
+    before = {part: part.stat().st_mtime_ns for part in parts}
+    assert _score(killed, 0).wait(120) == 0
+    assert {part: part.stat().st_mtime_ns for part in parts} == before
+    assert (killed / "scores.npz").read_bytes() == (whole / "scores.npz").read_bytes()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        names = {part.name: part.read_bytes() for part in whole.rglob("*-of-*.npz")}
+    assert names == {part.name: part.read_bytes() for part in killed.rglob("*-of-*.npz")}
