@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 import repsim_jax
-from repsim_jax.cli import compare, contrasim, extract, lists, stores, theory, tour
+from repsim_jax.cli import compare, contrasim, extract, influence, lists, stores, theory, tour
 from repsim_jax.errors import RepsimError
 from repsim_jax.report.text import printable
 
@@ -25,8 +25,8 @@ class _Commands(TyperGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             _say(
-                "interrupted. Finished chunks of a store and answers of a contest are kept, and the same command goes "
-                "on from there; a fit starts anew."
+                "interrupted. Finished chunks of a store, answers of a contest, and training and scores of influence are "
+                "kept, and the same command goes on from there; a fit of contrasim starts anew."
             )
             raise typer.Exit(_INTERRUPTED) from None
         except SystemExit as error:  # of a user's own code: a script that ends must not look like a gate that passed
@@ -76,6 +76,7 @@ app.command("extract")(extract.extract)
 app.command("compare")(compare.compare)
 app.add_typer(contrasim.app, name="contrasim")
 app.add_typer(theory.app, name="theory")
+app.add_typer(influence.app, name="influence")
 app.command("layers")(stores.layers)
 app.command("inspect")(stores.inspect)
 app.command("measures")(lists.measures)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from repsim_jax.errors import BadArrayError, UnknownNameError
+from repsim_jax.errors import BadArrayError, RepsimError, UnknownNameError
 from repsim_jax.influence.examples import Examples
 from repsim_jax.influence.measurements import Seeing, Stability
 from repsim_jax.influence.objectives import Objective
@@ -195,6 +195,7 @@ def problem(
     represent: Callable[[Any, jax.Array], jax.Array] | None = None,
     stability: Stability = Stability(),  # noqa: B008 (frozen)
     batch_size: int = 512,
+    params_filter: str | None = None,
 ) -> Problem:
     """Says which model, trained for what, on which examples, and checks that influence is defined for them.
 
@@ -211,6 +212,8 @@ def problem(
         stability: How views are compared in ``mode="paper"`` and for curvature of ``of="alignment"``.
         batch_size: Examples that the objective sees together, as in training; examples are dealt into batches of at
             most this size.
+        params_filter: Regular expression; only parameters in whose path it is found take part, as in
+            ``repsim_jax.kernels.ntk``, and the others stay as they are. None: all. With ``represent`` it cannot be used.
 
     Returns:
         The problem.
@@ -219,9 +222,16 @@ def problem(
         BadArrayError: If there are fewer than two examples, numbers are NaN or infinite, the model mixes examples (as
             BatchNorm does in training), gives the same for all examples (a collapsed encoder), or all views are the
             examples themselves.
-        RepsimError: If the model is of no known kind, or its parameters are missing.
+        RepsimError: If the model is of no known kind, its parameters are missing, or the filter is no regular expression
+            or given with ``represent``.
+        UnknownNameError: If the filter is found in no path.
     """
-    parts = as_model(model, params)
+    if params_filter is not None and represent is not None:
+        raise RepsimError(
+            "represent takes all parameters, and params_filter leaves some out: pass one of the two, or a function of the "
+            "chosen parameters that represents."
+        )
+    parts = as_model(model, params, params_filter)
     checked_inputs("influence", parts, train.x, None)
     if len(train) < 2 or batch_size < 2:
         raise BadArrayError(

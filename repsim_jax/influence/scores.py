@@ -307,7 +307,7 @@ def _pairwise(
         return {"values": found, "measurements": np.asarray(seen)}
 
     for number in range(count):
-        found = kept(f"{number}-of-{count}", partial(one, number))
+        found = kept(f"queries-{number}-of-{count}-by-{size}", partial(one, number))
         values.append(found["values"])
         measurements.append(found["measurements"])
         if told is not None:
@@ -348,6 +348,6 @@ def _own(
         return {"values": found, "measurements": seen}
 
     for number, i in enumerate(starts):
-        part = kept(f"{number}-of-{len(starts)}", partial(one, i, number))
+        part = kept(f"own-{number}-of-{len(starts)}", partial(one, i, number))
         values[i : i + devices], measurements[i : i + devices] = part["values"], part["measurements"]
     return batches.scattered(values, len(posed.train)), batches.scattered(measurements, len(posed.train))

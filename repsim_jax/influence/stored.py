@@ -87,8 +87,12 @@ def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     if not path.is_file():
         raise FileError(path, "no such file. Give the command that writes it first: repsim influence fit.")
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            found = {name: archive[name] for name in archive.files}
+        with path.open("rb") as file:
+            if not zipfile.is_zipfile(file):
+                raise ValueError("no archive")
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as archive:
+                found = {name: archive[name] for name in archive.files}
         about = json.loads(found.pop(_ABOUT).tobytes())
     except _UNREADABLE as error:
         raise CorruptFileError(path, f"is damaged or not ours ({error}). Delete it and compute it again.") from error

@@ -71,6 +71,18 @@ class Truth(NamedTuple):
     told: str
 
 
+class Selection(NamedTuple):
+    """A smaller training set.
+
+    Attributes:
+        kept: Rows.
+        method: By which they were chosen.
+    """
+
+    kept: np.ndarray
+    method: str
+
+
 class Audit(NamedTuple):
     """All that was found out; what is None or empty has no chapter.
 
@@ -91,7 +103,7 @@ class Audit(NamedTuple):
         dropped: Rows that may be dropped as copies.
         leaks: Pairs of a training and a test example; ``leak_ids`` names the latter.
         leak_ids: Names of test examples.
-        selection: A coreset: kept rows, method, options.
+        selection: A coreset.
         pruning: Curves of accuracy over the share of examples that was dropped.
         sweep: Self-influence under several dampings.
         truth: A check by training anew.
@@ -118,7 +130,7 @@ class Audit(NamedTuple):
     dropped: Sequence[int] = ()
     leaks: Any = None
     leak_ids: Sequence[str] = ()
-    selection: Any = None
+    selection: Selection | None = None
     pruning: Any = None
     sweep: "DampingSweep | None" = None
     truth: Truth | None = None

@@ -1,0 +1,113 @@
+"""What the commands of one run have found so far, put together for a summary and for the page."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from repsim_jax.cli.influence_runs import Run
+    from repsim_jax.report.audits import Audit, Ranked, Truth
+
+
+def scores(run: "Run") -> "dict[str, np.ndarray]":
+    """The arrays of ``repsim influence score``; refuses those of another model."""
+    from repsim_jax.errors import FileError, StoreMismatchError
+    from repsim_jax.influence.stored import load_arrays
+
+    path = run.folder / "scores.npz"
+    if not path.is_file():
+        raise FileError(run.folder, f"has no scores yet. Give: repsim influence score {run.folder}")
+    arrays, about = load_arrays(path)
+    if about.get("fingerprints") != run.fingerprints:
+        raise StoreMismatchError(path, f"holds scores of another model or other data. Give: repsim influence score {run.folder}")
+    return arrays
+
+
+def audit_of(run: "Run", *, queries: "tuple[Ranked, ...] | None" = None) -> "Audit":
+    """All that was found out in a run.
+
+    Args:
+        run: An open run that has scores.
+        queries: In place of those in the folder.
+    """
+    from repsim_jax.influence.stored import load_arrays
+    from repsim_jax.influence.sweeps import DampingSweep
+    from repsim_jax.report.audits import Audit
+
+    found = scores(run)
+    known: dict[str, Any] = {name: found.get(name) for name in ("standard_errors", "stability", "density", "quadrants", "rarity")}
+    if (run.folder / "sweep.npz").is_file():
+        known["sweep"] = DampingSweep(**load_arrays(run.folder / "sweep.npz")[0])
+    known |= _copies(run) | _selected(run)
+    if queries is None:
+        known |= _asked(run)
+    else:
+        known["queries"] = queries
+    if (run.folder / "verification.json").is_file():
+        known["truth"] = truth_of(json.loads((run.folder / "verification.json").read_text(encoding="utf-8")))
+    return Audit(
+        ids=run.examples.ids, self_influence=found["self_influence"], picture=run.examples.picture,
+        labels=None if run.examples.labels is None else run.examples.labels.tolist(), skipped=run.examples.skipped,
+        provenance=_provenance(run), **known,
+    )  # fmt: skip
+
+
+def _asked(run: "Run") -> dict[str, Any]:
+    """Queries of the folder, with their pictures."""
+    import numpy as np
+
+    from repsim_jax.report.audits import Ranked
+
+    path = run.folder / "queries.json"
+    if not path.is_file():
+        return {}
+    told = json.loads(path.read_text(encoding="utf-8"))
+    if told["model"] != run.fingerprints["model"]:
+        return {}
+    arrays = ("helpful", "helpful_values", "harmful", "harmful_values")
+    queries = tuple(Ranked(**{**one, **{name: np.asarray(one[name]) for name in arrays}}) for one in told["queries"])
+    return {"queries": queries, "measurement": told["measurement"], "query_picture": _pictures(run, told)}
+
+
+def _pictures(run: "Run", told: dict[str, Any]) -> Any:
+    from repsim_jax.cli.influence_data import read_examples
+    from repsim_jax.cli.influence_fit import say
+    from repsim_jax.errors import RepsimError
+
+    if told["from_data"]:
+        places = {one: row for row, one in enumerate(run.examples.ids)}
+        return lambda k: run.examples.picture(places[told["ids"][k]])
+    data, column, id_column = told["source"]
+    try:
+        found = read_examples(data, column=column, id_column=id_column, limit=len(told["ids"]), size=run.options["size"])
+    except RepsimError as error:
+        say(f"the queries are shown without pictures: {error}")
+        return lambda _: None
+    places = {one: row for row, one in enumerate(found.ids)}
+    return lambda k: found.picture(places[told["ids"][k]]) if told["ids"][k] in places else None
+
+
+def _copies(run: "Run") -> dict[str, Any]:
+    from repsim_jax.cli.influence_curate import read_duplicates
+
+    return read_duplicates(run.folder, run.examples.ids)
+
+
+def _selected(run: "Run") -> dict[str, Any]:
+    from repsim_jax.cli.influence_curate import read_selection
+
+    return read_selection(run.folder, run.examples.ids)
+
+
+def truth_of(told: dict[str, Any]) -> "Truth":
+    """What ``repsim influence verify`` found, for the page."""
+    from repsim_jax.report.audits import Truth, Verdict
+
+    return Truth(tuple(Verdict(**one) for one in told["verdicts"]), told["ceiling"], told["told"])
+
+
+def _provenance(run: "Run") -> dict[str, str]:
+    told = {name.replace("_", " "): str(value) for name, value in run.options.items() if value is not None and name != "data"}
+    told = {"data": run.examples.name} | told | {f"{name} sha256": value for name, value in run.fingerprints.items()}
+    return told | {name: value if isinstance(value, str) else json.dumps(value) for name, value in run.provenance.items()}

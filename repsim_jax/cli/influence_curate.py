@@ -1,0 +1,213 @@
+"""``repsim influence dedup`` and ``select``: which copies may go, and which examples are worth keeping."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from repsim_jax.cli.extract import Column, IdColumn, Limit
+from repsim_jax.cli.influence import AsJson, Moved, RunFolder
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+
+    from repsim_jax.influence.curation import Duplicates
+
+DUPLICATES_FILE, SELECTION_FILE = "duplicates.npz", "selection.json"
+_BY_SCORE = ("influence", "hard", "easy")
+_KEPT = "which copy stays: central, influence (the one that is memorized least), hard, easy or random"
+
+
+def dedup(
+    run: Annotated[str, typer.Argument(metavar="RUN|DATA", help="Folder of a run; or data, to compare their looks alone.")],
+    keep: Annotated[str, typer.Option(help=f"Of each group, {_KEPT}.")] = "central",
+    threshold: Annotated[
+        float | None, typer.Option(help="Cosine at which embeddings count as copies. [by a rule that needs no labels]")
+    ] = None,
+    false_share: Annotated[float, typer.Option(help="Expected share of false pairs, of that rule.")] = 0.05,
+    column: Column = None,
+    id_column: IdColumn = None,
+    limit: Limit = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the tables. [the run; repsim-dedup for data]")] = None,
+    data: Moved = None,
+    as_json: AsJson = False,
+) -> None:
+    """Groups of copies: the same pixels, the same look, or the same to the encoder; and which of them may go.
+
+    Writes duplicates.csv: each member of each group, and whether it may be dropped.
+
+    \b
+    repsim influence dedup digits.run --keep influence
+    repsim influence dedup photographs/ --out photographs.copies
+    """
+    import numpy as np
+
+    from repsim_jax.influence.curation import find_duplicates, to_drop
+    from repsim_jax.report.columns import write_columns
+
+    folder, ids, images, embeddings, own, key = _compared(
+        run, column=column, id_column=id_column, limit=limit, out=out, data=data, keep=keep
+    )
+    found = find_duplicates(embeddings, images=images, threshold=threshold, false_share=false_share)
+    given = {name: value for name, value in {"self_influence": own, "key": key}.items() if value is not None}
+    dropped = np.asarray(to_drop(found, keep=keep, **given), int)
+    _write_duplicates(folder, found, dropped, ids)
+    groups = [(number, ids[row], row in dropped) for number, group in enumerate(found.groups) for row in group]
+    table = {name: np.asarray([one[k] for one in groups]) for k, name in enumerate(("group", "id", "may_be_dropped"))}
+    write_columns(folder, "duplicates", table)
+    if as_json:
+        told = {"groups": [[ids[row] for row in group] for group in found.groups], "threshold": found.threshold,
+                "threshold_by": found.threshold_by, "may_be_dropped": [ids[row] for row in dropped]}  # fmt: skip
+        typer.echo(json.dumps(told))
+        return
+    _tell(found, dropped, ids, folder)
+
+
+def _compared(
+    run: str, *, column: str | None, id_column: str | None, limit: int | None, out: Path | None, data: str | None, keep: str
+) -> Any:
+    """Folder, ids, images, embeddings, self-influence and a key; of plain data only the first three are there."""
+    import jax
+    import numpy as np
+
+    from repsim_jax.cli.influence_audits import scores
+    from repsim_jax.cli.influence_data import read_examples
+    from repsim_jax.cli.influence_fit import say
+    from repsim_jax.cli.influence_runs import RUN_FILE, opened_run
+    from repsim_jax.cli.outs import check_writable
+    from repsim_jax.errors import BadArrayError
+
+    if (Path(run) / RUN_FILE).is_file():
+        opened = opened_run(Path(run), data)
+        examples, embeddings, key = opened.examples, opened.embeddings(), opened.key("copies")
+        # which copy stays may hang on it
+        own = scores(opened)["self_influence"] if (Path(run) / "scores.npz").is_file() or keep in _BY_SCORE else None
+        folder = out or Path(run)
+    else:
+        folder = out or Path("repsim-dedup")
+        check_writable(folder)
+        examples = read_examples(run, column=column, id_column=id_column, limit=limit, any_size=True)
+        embeddings, own, key = None, None, jax.random.key(0)
+        for one, reason in examples.skipped.items():
+            say(f"left out {one}: {reason}")
+    pictures = [examples.picture(row) for row in range(len(examples.ids))]
+    if any(one is None for one in pictures):
+        if embeddings is None:
+            raise BadArrayError(f"{examples.name} holds no images: fit a run first, whose embeddings are compared.")
+        return folder, examples.ids, None, embeddings, own, key
+    return folder, examples.ids, [np.asarray(one) for one in pictures], embeddings, own, key
+
+
+def _write_duplicates(folder: Path, found: "Duplicates", dropped: "np.ndarray", ids: "Sequence[str]") -> None:
+    import numpy as np
+
+    from repsim_jax.influence.stored import save_arrays
+
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = np.concatenate([np.zeros(0, int), *found.groups]).astype(int)
+    arrays = {
+        "rows": rows, "sizes": np.asarray([len(group) for group in found.groups], int), "pairs": found.pairs,
+        "similarities": found.similarities, "kinds": np.asarray(found.kinds).astype("U"), "p_values": found.p_values,
+        "undefined": found.undefined, "dropped": dropped,
+    }  # fmt: skip
+    about = {"threshold": float(found.threshold), "threshold_by": found.threshold_by, "notes": list(found.notes),
+             "ids": _digest(ids)}  # fmt: skip
+    save_arrays(folder / DUPLICATES_FILE, arrays, about)
+
+
+def _digest(ids: "Sequence[str]") -> str:
+    import hashlib
+
+    return hashlib.sha256("\0".join(ids).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def read_duplicates(folder: Path, ids: "Sequence[str]") -> dict[str, Any]:
+    """What ``dedup`` wrote, for an audit; nothing where it has not run, or ran on other examples."""
+    import numpy as np
+
+    from repsim_jax.influence.curation import Duplicates
+    from repsim_jax.influence.stored import load_arrays
+
+    if not (folder / DUPLICATES_FILE).is_file():
+        return {}
+    arrays, about = load_arrays(folder / DUPLICATES_FILE)
+    if about["ids"] != _digest(ids):
+        return {}
+    groups = tuple(np.split(arrays["rows"], np.cumsum(arrays["sizes"])[:-1])) if len(arrays["sizes"]) else ()
+    found = Duplicates(
+        groups=groups, threshold=about["threshold"], threshold_by=about["threshold_by"], notes=tuple(about["notes"]),
+        **{name: arrays[name] for name in ("pairs", "similarities", "kinds", "p_values", "undefined")},
+    )  # fmt: skip
+    return {"duplicates": found, "dropped": arrays["dropped"].tolist()}
+
+
+def _tell(found: "Duplicates", dropped: "np.ndarray", ids: "Sequence[str]", folder: Path) -> None:
+    from repsim_jax.report.text import printable, shorten
+
+    for group in found.groups[:8]:
+        typer.echo(printable(" = ".join(shorten(ids[row], 36) for row in group[:6])))
+    if len(found.groups) > 8:
+        typer.echo(f"and {len(found.groups) - 8:,} more groups")
+    for note in found.notes:
+        typer.echo(printable(f"! {note}"))
+    typer.echo(f"{len(found.groups):,} groups by {found.threshold_by}; {len(dropped):,} examples may be dropped")
+    typer.echo(printable(str(folder / "duplicates.csv")))
+
+
+def select(
+    run: RunFolder,
+    keep: Annotated[float, typer.Option(help="Share of the examples that is kept.")] = 0.7,
+    method: Annotated[
+        str, typer.Option(help="random, sas, prototypes, semdedup, balanced or influence.")
+    ] = "balanced",
+    data: Moved = None,
+    as_json: AsJson = False,
+) -> None:
+    """A smaller training set: which examples to keep.
+
+    Copies that `repsim influence dedup` found go first. Writes RUN/selection.csv. What each method costs was measured by
+    training anew: see the README.
+
+    \b
+    repsim influence select digits.run --keep 0.8 --method influence
+    """
+    import numpy as np
+
+    from repsim_jax.cli.influence_audits import scores
+    from repsim_jax.cli.influence_runs import opened_run
+    from repsim_jax.durable import replace_file
+    from repsim_jax.influence.curation import coreset
+    from repsim_jax.report.columns import write_columns
+
+    opened = opened_run(run, data)
+    ids = opened.examples.ids
+    copies = read_duplicates(run, ids).get("duplicates")
+    found = coreset(
+        opened.key("selection"), opened.embeddings(), method=method, keep=keep,
+        self_influence=scores(opened)["self_influence"], duplicates=copies,
+    )  # fmt: skip
+    kept = np.zeros(len(ids), bool)
+    kept[np.asarray(found.kept)] = True
+    write_columns(run, "selection", {"id": np.asarray(ids), "kept": kept})
+    told = {"method": found.method, "keep": keep, "kept": [int(row) for row in found.kept], "ids": _digest(ids)}
+    replace_file(run / SELECTION_FILE, (json.dumps(told) + "\n").encode())
+    if as_json:
+        typer.echo(json.dumps({**told, "kept": [ids[row] for row in found.kept]}))
+        return
+    typer.echo(f"{kept.sum():,} of {len(ids):,} examples are kept by {found.method}: {run / 'selection.csv'}")
+
+
+def read_selection(folder: Path, ids: "Sequence[str]") -> dict[str, Any]:
+    """What ``select`` wrote, for an audit; nothing where it has not run, or ran on other examples."""
+    import numpy as np
+
+    from repsim_jax.report.audits import Selection
+
+    path = folder / SELECTION_FILE
+    if not path.is_file():
+        return {}
+    told = json.loads(path.read_text(encoding="utf-8"))
+    return {} if told["ids"] != _digest(ids) else {"selection": Selection(np.asarray(told["kept"], int), told["method"])}
