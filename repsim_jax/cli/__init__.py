@@ -25,7 +25,7 @@ class _Commands(TyperGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             _say(
-                "interrupted. Finished chunks of a store, answers of a contest, and training and scores of influence are "
+                "interrupted. Finished chunks of a store, answers of a contest, training and scores of influence are "
                 "kept, and the same command goes on from there; a fit of contrasim starts anew."
             )
             raise typer.Exit(_INTERRUPTED) from None

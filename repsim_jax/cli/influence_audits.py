@@ -20,7 +20,9 @@ def scores(run: "Run") -> "dict[str, np.ndarray]":
         raise FileError(run.folder, f"has no scores yet. Give: repsim influence score {run.folder}")
     arrays, about = load_arrays(path)
     if about.get("fingerprints") != run.fingerprints:
-        raise StoreMismatchError(path, f"holds scores of another model or other data. Give: repsim influence score {run.folder}")
+        raise StoreMismatchError(
+            path, f"holds scores of another model or other data. Give: repsim influence score {run.folder}"
+        )
     return arrays
 
 
@@ -36,7 +38,9 @@ def audit_of(run: "Run", *, queries: "tuple[Ranked, ...] | None" = None) -> "Aud
     from repsim_jax.report.audits import Audit
 
     found = scores(run)
-    known: dict[str, Any] = {name: found.get(name) for name in ("standard_errors", "stability", "density", "quadrants", "rarity")}
+    known: dict[str, Any] = {
+        name: found.get(name) for name in ("standard_errors", "stability", "density", "quadrants", "rarity")
+    }
     if (run.folder / "sweep.npz").is_file():
         known["sweep"] = DampingSweep(**load_arrays(run.folder / "sweep.npz")[0])
     known |= _copies(run) | _selected(run)
@@ -80,7 +84,9 @@ def _pictures(run: "Run", told: dict[str, Any]) -> Any:
         return lambda k: run.examples.picture(places[told["ids"][k]])
     data, column, id_column = told["source"]
     try:
-        found = read_examples(data, column=column, id_column=id_column, limit=len(told["ids"]), size=run.options["size"])
+        found = read_examples(
+            data, column=column, id_column=id_column, limit=len(told["ids"]), size=run.options["size"]
+        )
     except RepsimError as error:
         say(f"the queries are shown without pictures: {error}")
         return lambda _: None
@@ -108,6 +114,12 @@ def truth_of(told: dict[str, Any]) -> "Truth":
 
 
 def _provenance(run: "Run") -> dict[str, str]:
-    told = {name.replace("_", " "): str(value) for name, value in run.options.items() if value is not None and name != "data"}
+    told = {
+        name.replace("_", " "): str(value)
+        for name, value in run.options.items()
+        if value is not None and name != "data"
+    }
     told = {"data": run.examples.name} | told | {f"{name} sha256": value for name, value in run.fingerprints.items()}
-    return told | {name: value if isinstance(value, str) else json.dumps(value) for name, value in run.provenance.items()}
+    return told | {
+        name: value if isinstance(value, str) else json.dumps(value) for name, value in run.provenance.items()
+    }

@@ -22,7 +22,9 @@ _KEPT = "which copy stays: central, influence (the one that is memorized least),
 
 
 def dedup(
-    run: Annotated[str, typer.Argument(metavar="RUN|DATA", help="Folder of a run; or data, to compare their looks alone.")],
+    run: Annotated[
+        str, typer.Argument(metavar="RUN|DATA", help="Folder of a run; or data, to compare their looks alone.")
+    ],
     keep: Annotated[str, typer.Option(help=f"Of each group, {_KEPT}.")] = "central",
     threshold: Annotated[
         float | None, typer.Option(help="Cosine at which embeddings count as copies. [by a rule that needs no labels]")
@@ -67,7 +69,14 @@ def dedup(
 
 
 def _compared(
-    run: str, *, column: str | None, id_column: str | None, limit: int | None, out: Path | None, data: str | None, keep: str
+    run: str,
+    *,
+    column: str | None,
+    id_column: str | None,
+    limit: int | None,
+    out: Path | None,
+    data: str | None,
+    keep: str,
 ) -> Any:
     """Folder, ids, images, embeddings, self-influence and a key; of plain data only the first three are there."""
     import jax
@@ -160,16 +169,14 @@ def _tell(found: "Duplicates", dropped: "np.ndarray", ids: "Sequence[str]", fold
 def select(
     run: RunFolder,
     keep: Annotated[float, typer.Option(help="Share of the examples that is kept.")] = 0.7,
-    method: Annotated[
-        str, typer.Option(help="random, sas, prototypes, semdedup, balanced or influence.")
-    ] = "balanced",
+    method: Annotated[str, typer.Option(help="random, sas, prototypes, semdedup, balanced or influence.")] = "balanced",
     data: Moved = None,
     as_json: AsJson = False,
 ) -> None:
     """A smaller training set: which examples to keep.
 
-    Copies that `repsim influence dedup` found go first. Writes RUN/selection.csv. What each method costs was measured by
-    training anew: see the README.
+    Copies that `repsim influence dedup` found go first. Writes RUN/selection.csv. What each method costs was
+    measured by training anew: see the README.
 
     \b
     repsim influence select digits.run --keep 0.8 --method influence
@@ -210,4 +217,6 @@ def read_selection(folder: Path, ids: "Sequence[str]") -> dict[str, Any]:
     if not path.is_file():
         return {}
     told = json.loads(path.read_text(encoding="utf-8"))
-    return {} if told["ids"] != _digest(ids) else {"selection": Selection(np.asarray(told["kept"], int), told["method"])}
+    return (
+        {} if told["ids"] != _digest(ids) else {"selection": Selection(np.asarray(told["kept"], int), told["method"])}
+    )

@@ -1,4 +1,4 @@
-"""Which examples did the user name, as one array that a small network takes? What cannot be used is named and skipped."""
+"""Which examples did the user name, as one array that a model takes? What cannot be used is named and skipped."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -37,7 +37,9 @@ class Examples(NamedTuple):
 
         from repsim_jax.influence import fingerprint
 
-        return fingerprint({"x": self.x, "ids": np.frombuffer("\0".join(self.ids).encode("utf-8", "replace"), np.uint8)})
+        return fingerprint(
+            {"x": self.x, "ids": np.frombuffer("\0".join(self.ids).encode("utf-8", "replace"), np.uint8)}
+        )
 
     def numbers(self) -> "np.ndarray":
         """A number for each id: its views stay the same, whatever other examples there are."""
@@ -71,13 +73,15 @@ def read_examples(
         _check_shapes(raw, [source.ids[row] for row in rows])
     if not rows:
         first = next(iter(skipped.items()))
-        raise BadArrayError(f"none of the {len(source)} examples of {source.name} can be used. The first: {first[0]}: {first[1]}")
+        raise BadArrayError(
+            f"none of the {len(source)} examples of {source.name} can be used. The first: {first[0]}: {first[1]}"
+        )
     ids = tuple(source.ids[row] for row in rows)
     labels = None if source.labels is None else source.labels[rows]
     if any_size:
         x = np.zeros((len(rows), 0), np.float32)
     else:
-        x = _stacked(raw, ids, source) if prepare is None else _prepared(prepare, raw, ids)
+        x = _stacked(raw, source) if prepare is None else _prepared(prepare, raw, ids)
     return Examples(source.name, ids, x, lambda row: _picture(raw[row]), skipped, labels)
 
 
@@ -128,7 +132,7 @@ def _check_shapes(raw: "list[np.ndarray]", ids: list[str]) -> None:
     )
 
 
-def _stacked(raw: "list[np.ndarray]", ids: tuple[str, ...], source: "Source") -> "np.ndarray":
+def _stacked(raw: "list[np.ndarray]", source: "Source") -> "np.ndarray":
     import numpy as np
 
     from repsim_jax.errors import BadArrayError
@@ -137,7 +141,9 @@ def _stacked(raw: "list[np.ndarray]", ids: tuple[str, ...], source: "Source") ->
     if x.dtype == np.uint8:
         x = x.astype(np.float32) / 255 - 0.5
     elif x.dtype.kind in "iu":
-        raise BadArrayError(f"{source.name} holds {x.dtype} numbers; influence takes uint8 images or floating-point arrays.")
+        raise BadArrayError(
+            f"{source.name} holds {x.dtype} numbers; influence takes uint8 images or floating-point arrays."
+        )
     elif x.ndim >= 3 and x.min() >= 0 and x.max() > 2:
         if x.max() > 255:
             raise BadArrayError(

@@ -51,7 +51,9 @@ def fit(
     id_column: IdColumn = None,
     limit: Limit = None,
     size: Size = None,
-    network: Annotated[str | None, typer.Option(help="mlp or convnet, of the network that is trained. [by size]")] = None,
+    network: Annotated[
+        str | None, typer.Option(help="mlp or convnet, of the network that is trained. [by size]")
+    ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Updates of its training.")] = 1000,
     batch_size: Annotated[int, typer.Option(min=2, help="Examples that the objective sees together.")] = 256,
     learning_rate: Annotated[float, typer.Option(help="Of its training.")] = 1e-3,
@@ -115,9 +117,10 @@ def _check_names(objective: str, curvature: str, curvatures: tuple[str, ...], of
     from repsim_jax.errors import UnknownNameError
     from repsim_jax.influence.pretraining import OBJECTIVES
 
+    matrices = ("objective", "alignment", *(("hessian",) if curvature in ("dense", "low-rank") else ()))
     for kind, name, known in (
         ("objective", objective, OBJECTIVES), ("curvature", curvature, curvatures),
-        ("matrix", of, ("objective", "alignment", "hessian") if curvature in ("dense", "low-rank") else ("objective", "alignment")),
+        ("matrix", of, matrices),
     ):  # fmt: skip
         if name not in known:
             raise UnknownNameError.of(kind, name, known)
@@ -159,7 +162,8 @@ def _check_memory(posed: "Problem", options: dict[str, Any], memory: str | None)
     ]  # fmt: skip
     advice = fitting[0] if fitting else "--layers with fewer parameters"
     if need.fit <= allowed and need.curvature < allowed:
-        say(f"scores will need a smaller block: repsim influence score RUN --block {max(1, int(32 * allowed / need.most))}")
+        block = max(1, int(32 * (allowed - need.curvature) / need.score))
+        say(f"scores will need a smaller block: repsim influence score RUN --block {block}")
         return
     raise RepsimError(
         f"{kind} of {posed.num_params():,} parameters needs about {_gib(need.most)}, and {_gib(allowed)} may be used. "
@@ -209,7 +213,9 @@ def fit_curvature(run: "Run") -> None:
             say(f"the curvature is fitted again: {error}")
         else:
             return
-    save_curvature(path, fitted(run.key("curvature"), run.posed, run.options), of=run.options["of"], stamp=run.fingerprints)
+    save_curvature(
+        path, fitted(run.key("curvature"), run.posed, run.options), of=run.options["of"], stamp=run.fingerprints
+    )
 
 
 def fitted(key: Any, posed: "Problem", options: dict[str, Any]) -> "Curvature":

@@ -160,7 +160,8 @@ def _check_same(folder: Path, options: dict[str, Any], found: dict[str, str]) ->
     if changed:
         parts = " and another ".join(changed)
         raise StoreMismatchError(
-            folder, f"this run was made with another {parts}. Give the same again (--data where it was moved), or fit anew."
+            folder,
+            f"this run was made with another {parts}. Give the same again (--data where it was moved), or fit anew.",
         )
 
 
@@ -208,8 +209,8 @@ def _posed(
         from repsim_jax.errors import RepsimError
 
         raise RepsimError(
-            f"--objective {options['objective']} needs the predictor of training, which a model that is only named does "
-            f"not bring. Choose one of {', '.join(known)}, or pose the problem in Python: influence.problem."
+            f"--objective {options['objective']} needs the predictor of training, which a model that is only named "
+            f"does not bring. Choose one of {', '.join(known)}, or pose the problem in Python: influence.problem."
         )
     parts, params = loaded if isinstance(loaded, tuple) and len(loaded) == 2 else (loaded, None)
     posed = influence.problem(

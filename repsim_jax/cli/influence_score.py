@@ -1,7 +1,6 @@
 """``repsim influence score`` and ``query``: who is memorized, and who helped or harmed."""
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,8 +9,6 @@ from repsim_jax.cli.extract import Column, IdColumn
 from repsim_jax.cli.influence import AsJson, Moved, RunFolder
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from repsim_jax.cli.influence_data import Examples
     from repsim_jax.cli.influence_runs import Run
     from repsim_jax.influence import Measurement
@@ -38,8 +35,8 @@ def score(
 ) -> None:
     """Self-influence of every training example, with standard errors, sparseness, quadrant and rarity.
 
-    Writes RUN/scores.csv (and .parquet, where pyarrow is installed). Each finished batch is kept: a run that was stopped
-    goes on, and ends with the same bytes.
+    Writes RUN/scores.csv (and .parquet, where pyarrow is installed). Each finished batch is kept: a run that was
+    stopped goes on, and ends with the same bytes.
 
     \b
     repsim influence score digits.run
@@ -64,7 +61,9 @@ def score(
         return
     console = Console(highlight=False)
     console.print(influence_summary(audit))
-    console.print(f"{run / 'scores.csv'}; next: repsim influence query {run}, dedup {run}, report {run}", soft_wrap=True)
+    console.print(
+        f"{run / 'scores.csv'}; next: repsim influence query {run}, dedup {run}, report {run}", soft_wrap=True
+    )
 
 
 def scores_of(run: "Run", *, mode: str = "batch", block: int = 32, sweep: bool = False) -> None:
@@ -109,8 +108,12 @@ def _curvature(run: "Run") -> str:
 
 def query(
     run: RunFolder,
-    queries: Annotated[str | None, typer.Argument(help="Other examples to ask for, of the same kind as the data.")] = None,
-    rows: Annotated[str | None, typer.Option(help="Training examples to ask for instead: their ids, with commas.")] = None,
+    queries: Annotated[
+        str | None, typer.Argument(help="Other examples to ask for, of the same kind as the data.")
+    ] = None,
+    rows: Annotated[
+        str | None, typer.Option(help="Training examples to ask for instead: their ids, with commas.")
+    ] = None,
     column: Column = None,
     id_column: IdColumn = None,
     limit: Annotated[int, typer.Option(min=1, help="Only the first so many queries.")] = 32,
@@ -141,18 +144,18 @@ def query(
         raise UnknownNameError.of("measurement", measurement, MEASURED)
     opened = opened_run(run, data)
     asked = _asked(opened, queries, rows, column=column, id_column=id_column, limit=limit)
-    ranked = _ranked(opened, asked, measurement, top=top, mode=mode, block=block)
-    _write_queries(opened, asked, ranked, measurement, from_data=queries is None, source=(queries, column, id_column))
+    answers = _ranked(opened, asked, measurement, top=top, mode=mode, block=block)
+    _write_queries(opened, asked, answers, measurement, from_data=queries is None, source=(queries, column, id_column))
     from repsim_jax.cli.influence_audits import audit_of
 
-    audit = audit_of(opened, queries=ranked)
+    audit = audit_of(opened, queries=answers)
     write_columns(run, "queries", audit.query_columns())
     if as_json:
         table = audit.query_columns()
         typer.echo(json.dumps({name: values.tolist() for name, values in table.items()}))
         return
     console = Console(highlight=False)
-    for one in ranked:
+    for one in answers:
         console.print(_told(one, opened.examples.ids))
     console.print(f"{run / 'queries.csv'}; for pictures: repsim influence report {run}", soft_wrap=True)
 
@@ -179,8 +182,8 @@ def _asked(
             say(f"left out {one}: {reason}")
         if found.x.shape[1:] != examples.x.shape[1:]:
             raise BadArrayError(
-                f"queries have the shape {found.x.shape[1:]}, training examples {examples.x.shape[1:]}. Bring them to it, "
-                "or fit with --size."
+                f"queries have the shape {found.x.shape[1:]}, training examples {examples.x.shape[1:]}. Bring them "
+                "to it, or fit with --size."
             )
         return found
     if rows is not None:
@@ -195,7 +198,9 @@ def _asked(
 
         chosen = np.argsort(-scores(run)["self_influence"], kind="stable")[: min(limit, 12)]
     ids = tuple(examples.ids[row] for row in chosen)
-    return examples._replace(ids=ids, x=examples.x[chosen], picture=lambda k: examples.picture(int(chosen[k])), skipped={})
+    return examples._replace(
+        ids=ids, x=examples.x[chosen], picture=lambda k: examples.picture(int(chosen[k])), skipped={}
+    )
 
 
 def _ranked(
@@ -208,6 +213,7 @@ def _ranked(
     from repsim_jax.cli.influence_runs import key_of
     from repsim_jax.influence import Shards
     from repsim_jax.influence.representing import representations
+    from repsim_jax.report.audits import ranked
 
     key_views = key_of(run.options["seed"], "views")
     queries = influence.augmented(
@@ -228,7 +234,9 @@ def _ranked(
     cosines = unit[0] @ unit[1].T if alone else None
     names = asked.ids if alone else _names(asked.ids, len(found.values))
     return tuple(
-        _ranked_one(names[k], k, found.values[k], float(found.measurements[k]), None if cosines is None else cosines[k], top)
+        ranked(
+            names[k], k, found.values[k], float(found.measurements[k]), None if cosines is None else cosines[k], top=top
+        )
         for k in range(len(found.values))
     )
 
@@ -236,23 +244,6 @@ def _ranked(
 def _names(ids: tuple[str, ...], count: int) -> tuple[str, ...]:
     size = len(ids) // count
     return tuple(" and ".join(ids[k * size : (k + 1) * size][:3]) for k in range(count))
-
-
-def _ranked_one(
-    name: str, row: int, values: "np.ndarray", measured: float, cosines: "np.ndarray | None", top: int
-) -> "Ranked":
-    import numpy as np
-
-    from repsim_jax.influence.counterfactual import spearman
-    from repsim_jax.report.audits import Ranked
-
-    order = np.argsort(values, kind="stable")  # all our measurements are better where they are lower
-    helpful, harmful = order[:top], order[::-1][:top]
-    correlation, shared = None, None
-    if cosines is not None:
-        correlation = spearman(-values, cosines)
-        shared = len(np.intersect1d(helpful, np.argsort(-cosines, kind="stable")[:top]))
-    return Ranked(name, row, helpful, values[helpful], harmful, values[harmful], measured, correlation, shared)
 
 
 def _measurement(run: "Run", name: str) -> "Measurement | None":
@@ -288,7 +279,9 @@ def _told(one: "Ranked", ids: tuple[str, ...]) -> Any:
     from repsim_jax.report.text import shorten, styled
 
     def side(name: str, rows: Any, values: Any) -> Any:
-        told = ", ".join(f"{shorten(ids[row], 28)} ({value:+.1e})" for row, value in zip(rows[:5], values[:5], strict=True))
+        told = ", ".join(
+            f"{shorten(ids[row], 28)} ({value:+.1e})" for row, value in zip(rows[:5], values[:5], strict=True)
+        )
         return styled(f"  {name}: {told}")
 
     return Group(

@@ -26,9 +26,9 @@ def verify(
     """Does influence foretell what training without examples does? By training anew, many networks at once.
 
     The run's network is trained from its first weights on a sample of its data, on random halves of the sample, and
-    without each one of its examples; then influence, by the run's curvature and damping, is compared with what happened,
-    beside the cosine of embeddings. It tests the method with this run's options, not the long training of the run
-    itself. Writes RUN/verification.json. For runs that train their own network.
+    without each one of its examples; then influence, by the run's curvature and damping, is compared with what
+    happened, beside the cosine of embeddings. It tests the method with this run's options, not the long training
+    of the run itself. Writes RUN/verification.json. For runs that train their own network.
 
     \b
     repsim influence verify digits.run
@@ -88,7 +88,7 @@ def _verified(run: "Run", count: int, subsets: int, steps: int) -> "Verification
 
 
 def _untargeted(objective: Any) -> Any:
-    """BYOL with the model itself, held fast, for its target: a slow copy has no place in a training that is one loss."""
+    """BYOL with the model itself, held fast, for its target: a training that is one loss has no slow copy."""
     from dataclasses import replace
 
     return replace(objective, target_params=None) if hasattr(objective, "target_params") else objective

@@ -32,15 +32,12 @@ class Memory(NamedTuple):
         return max(self.fit, self.curvature + self.score)
 
 
-def memory_of(
-    posed: Problem, kind: str, *, of: str = "objective", rank: int = 16, num_samples: int = 512, block: int = 32
-) -> Memory:
+def memory_of(posed: Problem, kind: str, *, rank: int = 16, num_samples: int = 512, block: int = 32) -> Memory:
     """Estimates the memory of a curvature and of scores with it.
 
     Args:
         posed: The problem.
         kind: "ekfac", "logra", "projection", "woodbury", "low-rank", "dense" or "identity".
-        of: "objective" or "alignment".
         rank: Of LoGra; dimension of a projection; pairs of a low-rank curvature.
         num_samples: Random gradients; rows of the Woodbury form.
         block: Queries whose gradients are held at once.

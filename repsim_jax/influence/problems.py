@@ -213,7 +213,7 @@ def problem(
         batch_size: Examples that the objective sees together, as in training; examples are dealt into batches of at
             most this size.
         params_filter: Regular expression; only parameters in whose path it is found take part, as in
-            ``repsim_jax.kernels.ntk``, and the others stay as they are. None: all. With ``represent`` it cannot be used.
+            ``repsim_jax.kernels.ntk``, and the others stay as they are. None: all. Not with ``represent``.
 
     Returns:
         The problem.
@@ -222,14 +222,14 @@ def problem(
         BadArrayError: If there are fewer than two examples, numbers are NaN or infinite, the model mixes examples (as
             BatchNorm does in training), gives the same for all examples (a collapsed encoder), or all views are the
             examples themselves.
-        RepsimError: If the model is of no known kind, its parameters are missing, or the filter is no regular expression
-            or given with ``represent``.
+        RepsimError: If the model is of no known kind, its parameters are missing, or the filter is no regular
+            expression or given with ``represent``.
         UnknownNameError: If the filter is found in no path.
     """
     if params_filter is not None and represent is not None:
         raise RepsimError(
-            "represent takes all parameters, and params_filter leaves some out: pass one of the two, or a function of the "
-            "chosen parameters that represents."
+            "represent takes all parameters, and params_filter leaves some out: pass one of the two, or a function "
+            "of the chosen parameters that represents."
         )
     parts = as_model(model, params, params_filter)
     checked_inputs("influence", parts, train.x, None)

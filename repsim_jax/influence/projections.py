@@ -79,6 +79,7 @@ def _solve_logra(curvature: LoGra, gradients: list[jax.Array], damping: Damping)
 
 def _divided(moment: Float[Array, "r r"], features: Float[Array, "m r"], damping: Damping) -> Float[Array, "m r"]:
     added = damping(jnp.trace(moment) / len(moment))
+    added = jnp.where(added > 0, added, 1.0)  # a layer that no residual depends on has no gradient either
     factor = jax.scipy.linalg.cho_factor(moment + added * jnp.eye(len(moment), dtype=moment.dtype))
     return jax.scipy.linalg.cho_solve(factor, features.T).T
 

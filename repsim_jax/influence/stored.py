@@ -1,4 +1,4 @@
-"""How do a fitted curvature, and scores that took hours, survive an interruption, and how is another model's told apart?
+"""How do a fitted curvature, and scores that took hours, survive an interruption? And how are they known again?
 
 Everything is an ``.npz`` file of plain arrays with a description in JSON: reading one runs no code. Files are replaced
 in one step, and equal content gives equal bytes.
@@ -118,7 +118,9 @@ def save_curvature(
     """
     kind = type(curvature).__name__
     if _KINDS.get(kind) is not type(curvature):
-        raise RepsimError(f"curvatures that can be saved are {', '.join(_KINDS)}; got {kind}. Save its arrays yourself.")
+        raise RepsimError(
+            f"curvatures that can be saved are {', '.join(_KINDS)}; got {kind}. Save its arrays yourself."
+        )
     arrays: dict[str, np.ndarray] = {}
     parts = {} if kind == "Identity" else {one.name: getattr(curvature, one.name) for one in fields(curvature)}  # pyright: ignore[reportArgumentType]
     told = {name: _taken_apart(part, arrays) for name, part in parts.items()}
@@ -168,7 +170,8 @@ def load_curvature(
     differing = [name for name, value in (stamp or {}).items() if about["stamp"].get(name) != value]
     if differing:
         raise StoreMismatchError(
-            path, f"was fitted to another {' and another '.join(differing)}. Fit it again, or give what it was fitted to."
+            path,
+            f"was fitted to another {' and another '.join(differing)}. Fit it again, or give what it was fitted to.",
         )
     if kind is Identity:
         return Identity(), about["of"]
@@ -177,7 +180,9 @@ def load_curvature(
     try:
         return kind(**parts), about["of"]
     except TypeError as error:
-        raise CorruptFileError(path, "was written by another version of this package. Fit the curvature again.") from error
+        raise CorruptFileError(
+            path, "was written by another version of this package. Fit the curvature again."
+        ) from error
 
 
 def _put_together(told: Any, arrays: Mapping[str, np.ndarray], layout: Callable[[], Layout]) -> Any:

@@ -5,10 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from repsim_jax.report.advice import advice_summary, advice_to_json, write_advice
+    from repsim_jax.report.audits import Audit, Ranked, Selection, Truth, Verdict, ranked
     from repsim_jax.report.claims import claims_summary, claims_to_json, write_claims
     from repsim_jax.report.courses import courses_summary, write_courses
     from repsim_jax.report.findings import Digest, digest
     from repsim_jax.report.fits import fit_summary, fit_to_json, write_fit
+    from repsim_jax.report.influence import influence_summary, influence_to_json, write_influence
     from repsim_jax.report.ntk import ntk_summary, ntk_to_json, write_ntk
     from repsim_jax.report.page import render, write
     from repsim_jax.report.phase import phase_figure, phase_to_json
@@ -17,7 +19,12 @@ if TYPE_CHECKING:
 
 # Loaded on first use: an error message needs report.text, and must not wait for matplotlib.
 _HOMES = {
+    "Audit": "audits",
     "Digest": "findings",
+    "Ranked": "audits",
+    "Selection": "audits",
+    "Truth": "audits",
+    "Verdict": "audits",
     "advice_summary": "advice",
     "advice_to_json": "advice",
     "claims_summary": "claims",
@@ -27,10 +34,13 @@ _HOMES = {
     "figures": "plots",
     "fit_summary": "fits",
     "fit_to_json": "fits",
+    "influence_summary": "influence",
+    "influence_to_json": "influence",
     "ntk_summary": "ntk",
     "ntk_to_json": "ntk",
     "phase_figure": "phase",
     "phase_to_json": "phase",
+    "ranked": "audits",
     "render": "page",
     "to_csv": "tables",
     "to_json": "tables",
@@ -39,10 +49,16 @@ _HOMES = {
     "write_claims": "claims",
     "write_courses": "courses",
     "write_fit": "fits",
+    "write_influence": "influence",
     "write_ntk": "ntk",
 }
 __all__ = [
+    "Audit",
     "Digest",
+    "Ranked",
+    "Selection",
+    "Truth",
+    "Verdict",
     "advice_summary",
     "advice_to_json",
     "claims_summary",
@@ -52,10 +68,13 @@ __all__ = [
     "figures",
     "fit_summary",
     "fit_to_json",
+    "influence_summary",
+    "influence_to_json",
     "ntk_summary",
     "ntk_to_json",
     "phase_figure",
     "phase_to_json",
+    "ranked",
     "render",
     "to_csv",
     "to_json",
@@ -64,6 +83,7 @@ __all__ = [
     "write_claims",
     "write_courses",
     "write_fit",
+    "write_influence",
     "write_ntk",
 ]
 

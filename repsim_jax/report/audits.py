@@ -38,6 +38,35 @@ class Ranked(NamedTuple):
     shared_with_nearest: int | None = None
 
 
+def ranked(
+    name: str, row: int, values: np.ndarray, measurement: float, cosines: np.ndarray | None = None, *, top: int = 10
+) -> Ranked:
+    """Ranks the training examples of one query, whose measurement is better where it is lower.
+
+    Args:
+        name: Of the query.
+        row: Its number.
+        values: (n,) influence on it.
+        measurement: Of it.
+        cosines: (n,) of its embedding with theirs; None where influence is not of a single query.
+        top: How many are kept at both ends.
+
+    Returns:
+        The first ones, and how the order compares with that of the cosines.
+    """
+    from scipy.stats import rankdata
+
+    order = np.argsort(values, kind="stable")
+    helpful, harmful = order[:top], order[::-1][:top]
+    correlation, shared = None, None
+    if cosines is not None:
+        both = [rankdata(-values), rankdata(cosines)]
+        varied = all(np.ptp(ranks) > 0 for ranks in both)
+        correlation = float(np.corrcoef(both)[0, 1]) if varied else 0.0
+        shared = len(np.intersect1d(helpful, np.argsort(-cosines, kind="stable")[:top]))
+    return Ranked(name, row, helpful, values[helpful], harmful, values[harmful], measurement, correlation, shared)
+
+
 class Verdict(NamedTuple):
     """How well one way to score examples foretells what training without them does.
 

@@ -51,10 +51,17 @@ def columns_to_parquet(columns: Mapping[str, np.ndarray]) -> bytes | None:
         import pyarrow.parquet as parquet
     except ImportError:
         return None
-    arrays = {name: pyarrow.array(np.asarray(column).tolist()) for name, column in columns.items()}
+    arrays = {name: pyarrow.array(_plain(np.asarray(column))) for name, column in columns.items()}
     buffer = pyarrow.BufferOutputStream()
     parquet.write_table(pyarrow.table(arrays), buffer)
     return buffer.getvalue().to_pybytes()
+
+
+def _plain(column: np.ndarray) -> list[Any]:
+    """Numbers as they are; of text what no encoding has (halves of a pair, in the names of files) is replaced."""
+    if column.dtype.kind != "U":
+        return column.tolist()
+    return [value.encode("utf-8", "replace").decode() for value in column.tolist()]
 
 
 def write_columns(folder: str | os.PathLike[str], name: str, columns: Mapping[str, np.ndarray]) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Which examples made this representation? One page with galleries, tables beside it, and a summary for the terminal."""
+"""Which examples made this representation? One page with galleries, its tables, and a summary for the terminal."""
 
 import json
 import math
@@ -123,7 +123,9 @@ def honesty(audit: Audit) -> list[tuple[str, str]]:
     compared = [one for one in audit.queries if one.rank_correlation is not None]
     if compared:
         mean = np.mean([one.rank_correlation for one in compared])
-        text = f"over the training examples, helpfulness and cosine of embeddings correlate by {mean:.2f} (Spearman, mean"
+        text = (
+            f"over the training examples, helpfulness and cosine of embeddings correlate by {mean:.2f} (Spearman, mean"
+        )
         text += f" of {len(compared)} queries; 1 would be the same order)"
         shared = [one.shared_with_nearest for one in compared if one.shared_with_nearest is not None]
         if shared:
@@ -207,7 +209,13 @@ def influence_summary(audit: Audit) -> "Group":
     for row in (*order[:few], *order[len(order) - few :]):
         error = "" if audit.standard_errors is None else f"{audit.standard_errors[row]:.2g}"
         quadrant = "" if audit.quadrants is None else str(audit.quadrants[row])
-        told = (shorten(audit.ids[row], 32), f"{audit.self_influence[row]:.4g}", error, f"{percentiles[row]:.0f}", quadrant)
+        told = (
+            shorten(audit.ids[row], 32),
+            f"{audit.self_influence[row]:.4g}",
+            error,
+            f"{percentiles[row]:.0f}",
+            quadrant,
+        )
         table.add_row(*map(styled, told))
     table.caption = f"the {few} highest and the {few} lowest of {len(order):,}"
     return Group(table, *(styled(f"{label}: {text}") for label, text in honesty(audit)))
@@ -249,10 +257,12 @@ def _page(audit: Audit, drawn: dict[str, Picture], names: list[str]) -> str:
 
 
 def _lead(audit: Audit) -> str:
-    told = f"{len(audit.ids):,} examples were scored by how much the representation leans on each of them; no label was used."
+    told = (
+        f"{len(audit.ids):,} examples were scored by how much the representation leans on each of them, without labels."
+    )
     if audit.duplicates is not None:
-        groups = len(audit.duplicates.groups)
-        told += f" {groups:,} {'group' if groups == 1 else 'groups'} of duplicates {'was' if groups == 1 else 'were'} found."
+        count = len(audit.duplicates.groups)
+        told += f" Of duplicates, {count:,} {'group was' if count == 1 else 'groups were'} found."
     if audit.skipped:
         told += f" {len(audit.skipped):,} could not be read and were left out."
     return told
@@ -261,7 +271,10 @@ def _lead(audit: Audit) -> str:
 def _facts(audit: Audit) -> list[tuple[str, str]]:
     facts = [("examples", f"{len(audit.ids):,}")]
     if audit.duplicates is not None:
-        facts += [("duplicate groups", f"{len(audit.duplicates.groups):,}"), ("may be dropped", f"{len(audit.dropped):,}")]
+        facts += [
+            ("duplicate groups", f"{len(audit.duplicates.groups):,}"),
+            ("may be dropped", f"{len(audit.dropped):,}"),
+        ]
     if audit.leaks is not None:
         facts.append(("leaks into the test set", f"{len(audit.leaks.pairs):,}"))
     if audit.truth is not None:

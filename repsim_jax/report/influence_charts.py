@@ -46,7 +46,9 @@ def spread_chart(audit: Audit) -> Chart:
     positive = np.clip(audit.self_influence, 0, None)
     share = 100 * positive[tenth].sum() / positive.sum() if positive.any() else float("nan")
     told = "" if audit.standard_errors is None else " The band is one standard error."
-    caption = f"The highest tenth of the examples holds {number(float(share), 0)} % of all positive self-influence.{told}"
+    caption = (
+        f"The highest tenth of the examples holds {number(float(share), 0)} % of all positive self-influence.{told}"
+    )
     return Chart("self-influence", "Self-influence", caption, "Self-influence over the rank of the examples.", figure)
 
 
@@ -82,7 +84,9 @@ def quadrant_chart(audit: Audit) -> Chart:
         axes.grid(color=LIGHT.muted, alpha=0.2, lw=0.6)
         place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.13), "ncols": len(names)}
         axes.legend(fontsize=7, frameon=False, labelcolor=LIGHT.ink, markerscale=2, **place)
-    caption = "Each dot is a training example. The two axes are different things: the panel on honesty has their correlation."
+    caption = (
+        "Each dot is a training example. The two axes are different things: the panel on honesty has their correlation."
+    )
     return Chart("quadrants", "Quadrants", caption, "Self-influence over sparseness, colored by quadrant.", figure)
 
 
@@ -111,8 +115,8 @@ def sweep_chart(sweep: "DampingSweep") -> Chart:
         axes.legend(fontsize=7, frameon=False, labelcolor=LIGHT.ink, loc="lower right")
     lowest = float(np.min(sweep.agreement[middle]))
     caption = (
-        f"Self-influence is ranked alike, with a correlation of {number(lowest, 2)} or more, over all of these dampings "
-        f"beside {sweep.relative[middle]:g}. What the two halves of the views do not share is noise of the views."
+        f"Self-influence is ranked alike, with a correlation of {number(lowest, 2)} or more, over all of these "
+        f"dampings beside {sweep.relative[middle]:g}. What the two halves of the views do not share is their noise."
     )
     return Chart("damping", "Damping", caption, "Correlation of rankings over the damping.", figure)
 
