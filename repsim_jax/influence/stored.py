@@ -27,30 +27,15 @@ from repsim_jax.influence.problems import Of, Problem
 from repsim_jax.influence.projections import LoGra, RandomProjection
 from repsim_jax.influence.pseudo import draws_of
 from repsim_jax.kernels.layerwise import Layout
+from repsim_jax.resumable import fingerprint
+
+__all__ = ["Shards", "fingerprint", "load_arrays", "load_curvature", "save_arrays", "save_curvature"]
 
 SCHEMA = "repsim.influence.curvature/1"
 _ABOUT = "about"
 _KINDS: dict[str, type] = {kind.__name__: kind for kind in (EKFAC, Eigen, Identity, LoGra, RandomProjection, Rows)}
 # What numpy and zipfile raise for files that are cut, damaged, or no archives of plain arrays.
 _UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
-
-
-def fingerprint(tree: Any) -> str:
-    """A checksum of arrays and of where they stand, to know them again.
-
-    Args:
-        tree: A pytree of arrays, such as parameters or examples.
-
-    Returns:
-        64 hexadecimal digits of SHA-256 over paths, shapes, dtypes and bytes.
-    """
-    digest = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-        is_key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-        array = np.ascontiguousarray(jax.random.key_data(leaf) if is_key else leaf)
-        digest.update(f"{jax.tree_util.keystr(path)}\0{array.shape}\0{array.dtype.str}\0".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
 
 
 def save_arrays(path: Path, arrays: Mapping[str, np.ndarray], about: Mapping[str, Any] | None = None) -> None:
