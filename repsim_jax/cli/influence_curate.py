@@ -54,8 +54,8 @@ def dedup(
         run, column=column, id_column=id_column, limit=limit, out=out, data=data, keep=keep
     )
     found = find_duplicates(embeddings, images=images, threshold=threshold, false_share=false_share)
-    given = {name: value for name, value in {"self_influence": own, "key": key}.items() if value is not None}
-    dropped = np.asarray(to_drop(found, keep=keep, **given), int)
+    given: dict[str, Any] = {"keep": keep, "self_influence": own, "key": key}
+    dropped = np.asarray(to_drop(found, **given), int)
     _write_duplicates(folder, found, dropped, ids)
     groups = [(number, ids[row], row in dropped) for number, group in enumerate(found.groups) for row in group]
     table = {name: np.asarray([one[k] for one in groups]) for k, name in enumerate(("group", "id", "may_be_dropped"))}

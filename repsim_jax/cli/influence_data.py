@@ -41,14 +41,12 @@ class Examples(NamedTuple):
             {"x": self.x, "ids": np.frombuffer("\0".join(self.ids).encode("utf-8", "replace"), np.uint8)}
         )
 
-    def numbers(self) -> "np.ndarray":
+    def numbers(self) -> list[int]:
         """A number for each id: its views stay the same, whatever other examples there are."""
         import hashlib
 
-        import numpy as np
-
         digests = (hashlib.sha256(one.encode("utf-8", "surrogatepass")).digest()[:4] for one in self.ids)
-        return np.asarray([int.from_bytes(one, "big") >> 1 for one in digests], np.int32)
+        return [int.from_bytes(one, "big") >> 1 for one in digests]
 
 
 def read_examples(

@@ -223,11 +223,12 @@ def _ranked(
         **run.fingerprints, "queries": asked.fingerprint(), "measurement": measurement, "mode": mode,
         "damping": run.options["damping"], "curvature": _curvature(run),
     }  # fmt: skip
+    options: dict[str, Any] = {
+        "curvature": run.curvature(), "mode": mode, "damping": run.damping(), "block": block,
+        "measurement": _measurement(run, measurement),
+    }  # fmt: skip
     with Shards(run.folder / SHARDS, stamp) as kept, bar("influence") as told:
-        found = influence.influence(
-            run.key("batches"), run.posed, queries, curvature=run.curvature(), mode=mode, damping=run.damping(),
-            measurement=_measurement(run, measurement), block=block, kept=kept, on_progress=told,
-        )  # fmt: skip
+        found = influence.influence(run.key("batches"), run.posed, queries, **options, kept=kept, on_progress=told)
     unit = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (
         representations(run.posed, asked.x), run.embeddings())]  # fmt: skip
     alone = len(found.values) == len(asked.ids)

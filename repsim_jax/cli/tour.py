@@ -47,11 +47,12 @@ def tour(
     out: Annotated[Path, typer.Option(help="Folder for stores, policy and reports.")] = Path("tour"),
     seed: Annotated[int, typer.Option(help="Seed of data order, initial weights and batches.")] = 0,
 ) -> None:
-    """Train small networks on digits, compare them layer by layer, gate an update, and learn a measure.
+    """Train small networks on digits, compare them, gate an update, learn a measure, and ask which examples mattered.
 
     Two networks differ in their seed only; the third learned shuffled labels. The first pair should be alike and pass
     the gate, the second should not. Then a measure is fitted on four networks, and tested on two that it has not seen;
-    and wide networks show under which losses a contrastive network is just a kernel.
+    and wide networks show under which losses a contrastive network is just a kernel. At last a network learns without
+    labels, from digits among which copies and broken images were planted, and tells which ones made it what it is.
 
     \b
     repsim tour
@@ -59,7 +60,7 @@ def tour(
     """
     from rich.console import Console
 
-    from repsim_jax.cli import tour_contrasim, tour_theory
+    from repsim_jax.cli import tour_contrasim, tour_influence, tour_theory
 
     console = Console(highlight=False)
     digits = _digits(seed)
@@ -76,10 +77,12 @@ def tour(
         _tell(console, update, verdict)
     learned = tour_contrasim.chapter(console, out, seed=seed)
     kernel = tour_theory.chapter(console, out, seed=seed)
+    examples = tour_influence.chapter(console, out, seed=seed)
     console.print(f"\nThe update that failed: {pages['shuffled-labels']}", markup=False, soft_wrap=True)
     console.print(f"The learned measure: {learned.fit}", markup=False, soft_wrap=True)
     console.print(f"Two networks that it has not seen: {learned.comparison}", markup=False, soft_wrap=True)
     console.print(f"Tangent kernels: {kernel}", markup=False, soft_wrap=True)
+    console.print(f"Which examples made a representation: {examples}", markup=False, soft_wrap=True)
     console.print(f"Report: {pages['seed-1']}", markup=False, soft_wrap=True)
 
 

@@ -52,7 +52,8 @@ def save_arrays(path: Path, arrays: Mapping[str, np.ndarray], about: Mapping[str
     """
     told = np.frombuffer(json.dumps(dict(about or {}), sort_keys=True).encode(), np.uint8)
     buffer = io.BytesIO()
-    np.savez(buffer, **{_ABOUT: told}, **{name: np.asarray(array) for name, array in arrays.items()})
+    named: dict[str, Any] = {_ABOUT: told, **{name: np.asarray(array) for name, array in arrays.items()}}
+    np.savez(buffer, **named)
     replace_file(path, buffer.getvalue())
 
 

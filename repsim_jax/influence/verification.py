@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -92,7 +93,7 @@ def verification(
     trained = replace(start, params=jax.tree.map(lambda leaf: leaf[0], params))
     truth = measured[1 : 1 + num_subsets]
     missed = np.diag(measured[1 + num_subsets :]) - measured[0]
-    unit = np.asarray(unit_rows(representations(trained, start.train.x)))
+    unit = np.asarray(unit_rows(jnp.asarray(representations(trained, start.train.x))))
     scored: dict[str, Any] = {}
     for name, fit in fits.items():
         curvature = fit(trained)

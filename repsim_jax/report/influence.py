@@ -122,7 +122,7 @@ def honesty(audit: Audit) -> list[tuple[str, str]]:
     told = []
     compared = [one for one in audit.queries if one.rank_correlation is not None]
     if compared:
-        mean = np.mean([one.rank_correlation for one in compared])
+        mean = np.mean([one.rank_correlation or 0.0 for one in compared])
         text = (
             f"over the training examples, helpfulness and cosine of embeddings correlate by {mean:.2f} (Spearman, mean"
         )

@@ -163,7 +163,7 @@ def pruning_chart(curves: Mapping[str, np.ndarray], shares: Sequence[float], who
     percent = 100 * np.asarray(shares)
     with settings():
         figure, axes = frame(_ROWS + 2, LIGHT, "What does dropping examples cost?", f"{len(whole)} seeds")
-        axes.axhline(np.mean(whole), color=WEAK, lw=1, ls="--", label="all examples")
+        axes.axhline(float(np.mean(whole)), color=WEAK, lw=1, ls="--", label="all examples")
         for (name, values), color in zip(curves.items(), _COLORS, strict=False):
             spread = values.std(1, ddof=1) if values.shape[1] > 1 else np.zeros(len(values))
             axes.errorbar(percent, values.mean(1), spread, color=color, lw=1.2, capsize=2, label=shorten(name, 30))

@@ -177,6 +177,6 @@ def influential(audit: Audit, rows: np.ndarray, values: np.ndarray) -> list[Tile
         A tile for each.
     """
     return [
-        tile(audit.picture, int(row), audit.ids[row], (f"{value:+.2e}",))
+        tile(audit.picture, int(row), audit.ids[int(row)], (f"{value:+.2e}",))
         for row, value in zip(rows, values, strict=True)
     ]
