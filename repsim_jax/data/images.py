@@ -11,6 +11,8 @@ from repsim_jax.errors import CorruptFileError, FileError, MissingPackageError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+# First letters of Pillow's modes of 16 and 32 bits.
+_DEEP = frozenset("IF")
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
 
 
@@ -61,7 +63,8 @@ def decode_image(data: bytes, where: str | os.PathLike[str]) -> "Image":
         The decoded RGB image.
 
     Raises:
-        CorruptFileError: If it cannot be decoded, or claims so many pixels that it would fill the memory.
+        CorruptFileError: If it cannot be decoded, claims so many pixels that it would fill the memory, or has more than
+            8 bits a channel, which Pillow would cut off at white.
         MissingPackageError: If Pillow is not installed.
     """
     try:
@@ -72,8 +75,12 @@ def decode_image(data: bytes, where: str | os.PathLike[str]) -> "Image":
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a doubtful EXIF block or palette does not change the pixels
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            return Image.open(io.BytesIO(data)).convert("RGB")
+            opened = Image.open(io.BytesIO(data))
+            if opened.mode[0] not in _DEEP:
+                return opened.convert("RGB")
     except Exception as error:
         told = str(error).split(" <_io.")[0]  # Pillow names our buffer by its address, which tells nobody anything
         reason = f"cannot be decoded as an image ({type(error).__name__}: {told})."
         raise CorruptFileError(where, f"{reason} Replace it, or skip bad examples (--skip-bad).") from error
+    reason = f"has more than 8 bits a channel (mode {opened.mode}), of which most would become plain white."
+    raise CorruptFileError(where, f"{reason} Save it with 8 bits, or skip bad examples (--skip-bad).")
