@@ -127,7 +127,7 @@ def read_tree(path: Path, like: Any) -> Any:
     """
     leaves, structure = jax.tree.flatten(like)
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             found = [file[f"{i:05d}"] for i in range(len(leaves))]
             count = len(file.files)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:

@@ -6,7 +6,7 @@ killed, and keeps models on the way, over which influence can be averaged.
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -107,7 +107,7 @@ def pretrain(
 
     Raises:
         BadArrayError: If examples are not finite, not floating-point numbers or too few, or the network takes others.
-        DivergedError: If a loss is NaN or infinite; the message says at which step.
+        DivergedError: If a loss or the model is NaN or infinite; the message says at which step.
         RepsimError: If the objective needs a predictor and the network has none.
         StoreMismatchError: If the folder belongs to another training.
         UnknownNameError: If there is no such objective.
@@ -220,10 +220,16 @@ def _facts(key: jax.Array, run: _Run) -> dict[str, Any]:
         "data_sha256": fingerprint(run.x),
         "network": repr(run.loss.network),
         "objective": repr(run.loss.objective),
+        "augment": _named(run.loss.augment),
         "recipe": repr(run.recipe),
         "kept_steps": list(run.keep[1]),
         "first_loss": loss,
     }
+
+
+def _named(function: Any) -> str:
+    """A dataclass tells its options; of other functions nothing is known but the name and what they do."""
+    return repr(function) if is_dataclass(function) else getattr(function, "__qualname__", type(function).__qualname__)
 
 
 @precise_jit(static_argnames=("loss",))
@@ -254,10 +260,11 @@ class _Keeper:
 
     def keep(self, standing: Standing) -> None:
         bad = np.flatnonzero(~np.isfinite(standing.losses))
-        if bad.size:
+        if bad.size or not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(standing.state[0])):
+            what, step = ("loss", bad[0]) if bad.size else ("model", standing.done)
             raise DivergedError(
-                f"the loss is {standing.losses[bad[0]]} at step {bad[0]} of pretraining. Lower the learning rate, or "
-                "look for an augmentation that divides by zero."
+                f"the {what} is not finite at step {step} of pretraining. Lower the learning rate, or look for an "
+                "augmentation that gives NaN or infinity."
             )
         if standing.done in self.kept_steps:
             self.models[standing.done] = standing.state[0]

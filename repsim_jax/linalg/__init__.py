@@ -1,6 +1,7 @@
 """Linear algebra that every instrument stands on: centering, norms of products, distances, ranks, orthonormal bases."""
 
 from repsim_jax.linalg.bases import Basis, compact, orthonormal_basis
+from repsim_jax.linalg.clusters import Clusters, spherical_kmeans
 from repsim_jax.linalg.distances import SplitRows, pairwise_sq_distances, split_rows, sq_distances, unit_rows
 from repsim_jax.linalg.krylov import Ritz, lanczos
 from repsim_jax.linalg.largest import largest
@@ -14,6 +15,7 @@ from repsim_jax.linalg.tiles import SquaredProducts, TileSums, row_blocks, tile_
 
 __all__ = [
     "Basis",
+    "Clusters",
     "Nearest",
     "Ritz",
     "SplitRows",
@@ -38,6 +40,7 @@ __all__ = [
     "precise_jit",
     "round_significant",
     "row_blocks",
+    "spherical_kmeans",
     "split_rows",
     "sq_distances",
     "squared_products",

@@ -29,6 +29,7 @@ from repsim_jax.errors import (
     UnknownNameError,
 )
 from repsim_jax.influence.pretraining import OBJECTIVES, STATE_FILE
+from repsim_jax.linalg import nearest_rows
 from repsim_jax.resumable import write_tree
 
 NETWORK = inf.Network((64,), widths=(16,), num_features=8, projector=(8,), predictor=(8,))
@@ -56,13 +57,28 @@ def trained(digits: np.ndarray) -> inf.Pretrained:
     return pretrain(digits)
 
 
-def test_the_first_loss_is_that_of_the_initial_network(digits: np.ndarray, trained: inf.Pretrained):
-    """At a batch of all examples the rows that are drawn do not matter, and the NT-Xent of a random network is near
-    that of embeddings without any structure: the logarithm of the number of others, up to what views have in common."""
-    losses = pretrain(digits[:16]).losses
+def test_the_first_loss_is_that_of_embeddings_without_structure(trained: inf.Pretrained):
+    """NT-Xent of random directions is near the logarithm of the number of others, less what views have in common."""
     assert trained.losses.shape == (24,)
-    assert 0.6 * np.log(31) < losses[0] < 1.1 * np.log(31)
-    assert trained.losses[-5:].mean() < trained.losses[:5].mean()
+    assert 0.6 * np.log(31) < trained.losses[0] < 1.1 * np.log(31)
+
+
+@pytest.mark.slow
+def test_classes_lie_closer_together_after_training_than_before():
+    """The nearest other digit is of the same class more often, though no label was seen."""
+    source = open_source("digits")
+    labels = np.asarray(source.labels)[:600]
+    x = np.stack([source.get(i) for i in range(600)]).astype(np.float32) - 0.5
+    network = inf.Network((64,), widths=(64,), num_features=32, projector=(32, 16))
+    recipe = inf.Recipe(num_steps=300, batch_size=128, learning_rate=3e-3)
+    found = inf.pretrain(KEY, x, inf.DigitViews(), network=network, recipe=recipe)
+
+    def agreement(params: Any) -> float:
+        nearest = np.asarray(nearest_rows(network.represent(params, jnp.asarray(x)), k=5))
+        return float((labels[nearest] == labels[:, None]).mean())
+
+    assert agreement(found.params) > agreement(network.initial(KEY)) + 0.03
+    assert found.effective_rank > 3
 
 
 def test_the_network_is_an_mlp_of_flax_and_its_projector():
@@ -78,7 +94,7 @@ def test_the_network_is_an_mlp_of_flax_and_its_projector():
     z = dense(params["projector"]["head"], rows)
     np.testing.assert_allclose(NETWORK.embed(params, x), z, atol=1e-5)
     predicted = dense(params["predictor"]["head"], np.maximum(dense(params["predictor"]["block_0"]["linear"], z), 0))
-    np.testing.assert_allclose(NETWORK.predict(params, z), predicted, atol=1e-5)
+    np.testing.assert_allclose(NETWORK.predict(params, jnp.asarray(z)), predicted, atol=1e-5)
 
 
 def test_normalized_blocks_have_mean_zero_and_spread_one_before_their_relu():
@@ -89,7 +105,9 @@ def test_normalized_blocks_have_mean_zero_and_spread_one_before_their_relu():
     np.testing.assert_allclose(hidden.std(1), 1, atol=1e-3)
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize(
+    "objective", [pytest.param(name, marks=() if name == "byol" else pytest.mark.slow) for name in OBJECTIVES]
+)
 def test_every_objective_trains_and_poses_influence(digits: np.ndarray, objective: str):
     found = pretrain(digits, objective=objective, num_checkpoints=1)
     assert np.isfinite(found.losses).all()
@@ -227,10 +245,11 @@ def explodes(key: jax.Array, x: jax.Array) -> jax.Array:
 
 
 def test_a_loss_that_is_not_a_number_stops_the_training_and_says_where(digits: np.ndarray):
-    with pytest.raises(DivergedError, match="the loss is nan at step 0"):
+    with pytest.raises(DivergedError, match="the model is not finite at step 8"):
         pretrain(digits, augment=explodes)
 
 
+@pytest.mark.slow
 def test_collapse_is_told(digits: np.ndarray):
     """Nothing but alignment, learned fast: all examples become one."""
 

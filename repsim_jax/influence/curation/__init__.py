@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from repsim_jax.influence.curation.appearance import looks
     from repsim_jax.influence.curation.close import ClosePairs, close_pairs
+    from repsim_jax.influence.curation.collection import Wish, collection_plan
+    from repsim_jax.influence.curation.coresets import Coreset, coreset
+    from repsim_jax.influence.curation.density import density, rare_neighbors
     from repsim_jax.influence.curation.duplicates import Duplicates, find_duplicates
     from repsim_jax.influence.curation.groups import to_drop
     from repsim_jax.influence.curation.hashes import (
@@ -17,38 +20,71 @@ if TYPE_CHECKING:
         perceptual_hashes,
     )
     from repsim_jax.influence.curation.leakage import Leaks, leaks
+    from repsim_jax.influence.curation.quadrants import Quadrants, quadrants, rarity
+    from repsim_jax.influence.curation.slices import Correlations, SliceTest, slice_test, statistic_correlations
+    from repsim_jax.influence.curation.statistics import image_statistics, unusualness
 
 _HOME = {
     "ClosePairs": "close",
+    "Coreset": "coresets",
+    "Correlations": "slices",
     "Duplicates": "duplicates",
     "HashPairs": "hashes",
     "Leaks": "leakage",
     "PerceptualHashes": "hashes",
+    "Quadrants": "quadrants",
+    "SliceTest": "slices",
+    "Wish": "collection",
     "byte_hashes": "hashes",
     "close_pairs": "close",
+    "collection_plan": "collection",
     "content_hashes": "hashes",
+    "coreset": "coresets",
+    "density": "density",
     "find_duplicates": "duplicates",
     "hamming_pairs": "hashes",
+    "image_statistics": "statistics",
     "leaks": "leakage",
     "looks": "appearance",
     "perceptual_hashes": "hashes",
+    "quadrants": "quadrants",
+    "rare_neighbors": "density",
+    "rarity": "quadrants",
+    "slice_test": "slices",
+    "statistic_correlations": "slices",
     "to_drop": "groups",
+    "unusualness": "statistics",
 }
 __all__ = [
     "ClosePairs",
+    "Coreset",
+    "Correlations",
     "Duplicates",
     "HashPairs",
     "Leaks",
     "PerceptualHashes",
+    "Quadrants",
+    "SliceTest",
+    "Wish",
     "byte_hashes",
     "close_pairs",
+    "collection_plan",
     "content_hashes",
+    "coreset",
+    "density",
     "find_duplicates",
     "hamming_pairs",
+    "image_statistics",
     "leaks",
     "looks",
     "perceptual_hashes",
+    "quadrants",
+    "rare_neighbors",
+    "rarity",
+    "slice_test",
+    "statistic_correlations",
     "to_drop",
+    "unusualness",
 ]
 
 
