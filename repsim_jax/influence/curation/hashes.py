@@ -104,10 +104,14 @@ def perceptual_hashes(images: Iterable[Any], *, method: Literal["phash", "dhash"
         raise UnknownNameError.of("perceptual hash", str(method), ("phash", "dhash"))
     size = (_SMALL, _SMALL) if method == "phash" else (_SIDE + 1, _SIDE)
     small = [_small_gray(image, row, size) for row, image in enumerate(images)]
-    gray = np.stack(small).astype(np.float64) if small else np.zeros((0, *size[::-1]))
+    if not small:
+        return PerceptualHashes(np.zeros((0, _SIDE), np.uint8), np.zeros(0, bool), method)
+    gray = np.stack(small).astype(np.float64)
     bits = _lowest_frequencies(gray) if method == "phash" else gray[:, :, 1:] > gray[:, :, :-1]
-    spans = gray.max((1, 2), initial=0) - gray.min((1, 2), initial=255)
-    return PerceptualHashes(np.packbits(bits.reshape(len(gray), -1), axis=1), spans >= _LEAST_CONTRAST, method)
+    spans = gray.max((1, 2)) - gray.min((1, 2))
+    return PerceptualHashes(
+        np.packbits(bits.reshape(len(gray), _SIDE * _SIDE), axis=1), spans >= _LEAST_CONTRAST, method
+    )
 
 
 def _lowest_frequencies(gray: np.ndarray) -> np.ndarray:
@@ -198,25 +202,6 @@ def hamming_pairs(hashes: PerceptualHashes, *, most: int) -> HashPairs:
         found.append(np.stack([rows[start + i], rows[start + j]], axis=1))
         distances.append(differing[i, j].astype(np.int64))
     return HashPairs(np.concatenate(found), np.concatenate(distances))
-
-
-def hamming_counts(hashes: PerceptualHashes) -> np.ndarray:
-    """How many pairs differ in 0, 1, 2, ... bits.
-
-    Args:
-        hashes: From ``perceptual_hashes``; undefined ones are in no pair.
-
-    Returns:
-        (65,) counts of pairs.
-    """
-    words = np.ascontiguousarray(hashes.bits[hashes.defined]).view(np.uint64)[:, 0]
-    total = np.zeros(8 * hashes.bits.shape[1] + 1, np.int64)
-    size = max(1, _PAIRS_AT_ONCE // max(1, len(words)))
-    for start in range(0, len(words), size):
-        differing = np.bitwise_count(words[start : start + size, None] ^ words[None, start:])
-        above = np.arange(differing.shape[1])[None] > np.arange(len(differing))[:, None]
-        total += np.bincount(differing[above], minlength=len(total))
-    return total
 
 
 def same_hashes(hashes: Sequence[Any] | np.ndarray) -> list[np.ndarray]:
