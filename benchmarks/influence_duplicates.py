@@ -33,7 +33,10 @@ COLLECTIONS = {"cifar10": (cifar10, 2400), "caltech101": (caltech101, 2100)}
 SEEDS = (0, 1, 2)
 ENCODER, SIZE = "efficientnet-lite0", 96
 # Pairs of photographs of the data, by the numbers that _planted_copies gives them, that are copies to the eye.
-NATURAL: dict[str, set[tuple[int, int]]] = {"cifar10": set(), "caltech101": set()}
+NATURAL: dict[str, set[tuple[int, int]]] = {
+    "cifar10": {(119, 1901), (119, 2268), (661, 2210), (1687, 1978), (1761, 2111), (1901, 2268)},
+    "caltech101": set(),
+}
 
 
 class Embedded:

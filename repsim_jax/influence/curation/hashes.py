@@ -122,9 +122,10 @@ def _lowest_frequencies(gray: np.ndarray) -> np.ndarray:
 
 
 def _small_gray(image: Any, row: int, size: tuple[int, int]) -> np.ndarray:
-    from PIL import Image
+    picture = gray_picture(image, row)
+    from PIL.Image import Resampling
 
-    return np.asarray(gray_picture(image, row).resize(size, Image.Resampling.LANCZOS))
+    return np.asarray(picture.resize(size, Resampling.LANCZOS))
 
 
 def gray_picture(image: Any, row: int) -> "Image":

@@ -20,7 +20,7 @@ from repsim_jax.linalg import largest, precise_jit
 
 _MANIFEST = "index.json"
 _FORMAT = 1
-# Products of queries and rows that are held at once.
+# Products of queries and rows, or numbers in rows, that are held at once.
 _BLOCK_ELEMENTS = 2**24
 # Rows that are read at once, at least.
 _FEWEST_ROWS = 128
@@ -211,7 +211,8 @@ class Exact:
 
     def _scan(self, queries: Any, k: int, signs: tuple[int, ...]) -> list[Found]:
         queries = checked_queries(queries, k, len(self), self.width or 0)
-        size = max(k, _BLOCK_ELEMENTS // len(queries), _FEWEST_ROWS)
+        widest = max(len(queries), queries.shape[1])  # neither products nor rows may fill the memory
+        size = max(k, _BLOCK_ELEMENTS // widest, _FEWEST_ROWS)
         best = [_nothing(len(queries), k) for _ in signs]
         ids = [np.full((len(queries), k), -1, np.int64) for _ in signs]
         on_device = jnp.asarray(queries)
