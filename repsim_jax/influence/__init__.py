@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from repsim_jax.influence.augmentations import DigitViews, ImageViews
+    from repsim_jax.influence.checkpoints import OverCheckpoints, over_checkpoints
     from repsim_jax.influence.counterfactual import (
         DatamodelingScore,
         datamodeling_score,
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
         noise_ceiling,
         outcomes,
         random_subsets,
-        retrained,
     )
     from repsim_jax.influence.curvature import Curvature, Eigen, Identity, Rows, dense, woodbury
     from repsim_jax.influence.damping import Damping
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         TrainingLoss,
         Uniformity,
     )
+    from repsim_jax.influence.metagradients import metagradient
     from repsim_jax.influence.networks import Network
     from repsim_jax.influence.objectives import (
         BYOL,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from repsim_jax.influence.problems import Problem, problem
     from repsim_jax.influence.projections import LoGra, RandomProjection, logra, random_projection
     from repsim_jax.influence.recipes import Recipe
+    from repsim_jax.influence.retraining import retrained
     from repsim_jax.influence.scores import Influence, SelfInfluence, influence, self_influence
     from repsim_jax.influence.stored import Shards, fingerprint, load_curvature, save_curvature
     from repsim_jax.influence.sweeps import DampingSweep, damping_sweep
@@ -73,6 +75,7 @@ _HOME = {
     "Measurement": "measurements",
     "Network": "networks",
     "Objective": "objectives",
+    "OverCheckpoints": "checkpoints",
     "Pretrained": "pretraining",
     "ProbeLogit": "measurements",
     "Problem": "problems",
@@ -99,15 +102,17 @@ _HOME = {
     "load_curvature": "stored",
     "logra": "projections",
     "low_rank": "truncated",
+    "metagradient": "metagradients",
     "noise_ceiling": "counterfactual",
     "objective_of": "pretraining",
     "outcomes": "counterfactual",
+    "over_checkpoints": "checkpoints",
     "pretrain": "pretraining",
     "problem": "problems",
     "problem_of": "pretraining",
     "random_projection": "projections",
     "random_subsets": "counterfactual",
-    "retrained": "counterfactual",
+    "retrained": "retraining",
     "save_curvature": "stored",
     "self_influence": "scores",
     "with_views": "examples",
@@ -135,6 +140,7 @@ __all__ = [
     "Measurement",
     "Network",
     "Objective",
+    "OverCheckpoints",
     "Pretrained",
     "ProbeLogit",
     "Problem",
@@ -161,9 +167,11 @@ __all__ = [
     "load_curvature",
     "logra",
     "low_rank",
+    "metagradient",
     "noise_ceiling",
     "objective_of",
     "outcomes",
+    "over_checkpoints",
     "pretrain",
     "problem",
     "problem_of",

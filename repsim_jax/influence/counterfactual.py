@@ -1,4 +1,4 @@
-r"""What would have happened without these examples? Many models trained again at once, and what influence foretold.
+r"""What would have happened without these examples, and how well did influence foretell it?
 
 Linear datamodeling score: Park et al. 2023, "TRAK" (arXiv 2303.14186), definition 2.3, after Ilyas et al. 2022.
 """
@@ -9,18 +9,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from repsim_jax.errors import BadArrayError
 from repsim_jax.influence.examples import Examples
 from repsim_jax.influence.measurements import Measurement
 from repsim_jax.influence.problems import Problem
-from repsim_jax.influence.pseudo import Told
 from repsim_jax.linalg import average_ranks, precise_jit
-
-# Steps in one compiled program: progress is told between programs.
-_CHUNK = 100
 
 
 def random_subsets(key: jax.Array, n: int, *, num_subsets: int, share: float = 0.5) -> np.ndarray:
@@ -61,89 +56,6 @@ def leave_one_out(n: int) -> np.ndarray:
         (n, n) booleans.
     """
     return ~np.eye(n, dtype=bool)
-
-
-def retrained(
-    key: jax.Array,
-    posed: Problem,
-    masks: Bool[np.ndarray, "s n"],
-    *,
-    optimizer: optax.GradientTransformation,
-    num_steps: int,
-    lanes: int = 32,
-    on_progress: Told | None = None,
-) -> Any:
-    """Trains the problem's model anew on each of many subsets, many at once.
-
-    All start from the problem's parameters, which should be those before training, and see the same batches, in which
-    the weight of an absent example is zero; the views of an example are all used at each step. A model differs from
-    another in nothing but the examples that it lacks.
-
-    Args:
-        key: Random key; draws batches of the problem's ``batch_size`` where there are more examples than that.
-        posed: The problem, with the parameters to start from.
-        masks: Which examples each subset holds.
-        optimizer: From optax; Adam wants ``eps_root`` > 0 where parameters have no gradient.
-        num_steps: Updates.
-        lanes: Models that are trained at once.
-        on_progress: Called as ``on_progress(done, all)``.
-
-    Returns:
-        Parameters, every leaf with a leading axis of s.
-
-    Raises:
-        BadArrayError: If masks are of another number of examples, or hold fewer than two.
-    """
-    masks = np.asarray(masks, bool)
-    if masks.ndim != 2 or masks.shape[1] != len(posed.train) or masks.sum(1).min(initial=2) < 2 or not len(masks):
-        raise BadArrayError(
-            f"retrained needs masks (s, {len(posed.train)}), each of at least two examples, got shape {masks.shape}."
-        )
-    size = min(lanes, len(masks))
-    trained = []
-    starts = range(0, len(masks), size)
-    keys = jax.random.split(key, num_steps)
-    rounds = -(-num_steps // _CHUNK)
-    for number, first in enumerate(starts):
-        which = np.minimum(np.arange(first, first + size), len(masks) - 1)
-        weights = jnp.asarray(masks[which], jnp.float32)
-        state = jax.vmap(lambda _: _start(posed, optimizer))(weights)
-        for done, step in enumerate(range(0, num_steps, _CHUNK), 1):
-            state = _train(posed, state, weights, keys[step : step + _CHUNK], optimizer=optimizer)
-            if on_progress is not None:
-                jax.block_until_ready(state)  # what was only dispatched is not done
-                on_progress(number * rounds + done, len(starts) * rounds)
-        trained.append(jax.tree.map(np.asarray, state[0]))
-    return jax.tree.map(lambda *parts: jnp.concatenate(parts)[: len(masks)], *trained)
-
-
-def _start(posed: Problem, optimizer: optax.GradientTransformation) -> tuple[Any, Any]:
-    return posed.params, optimizer.init(posed.params)
-
-
-@precise_jit(static_argnames=("optimizer",))
-def _train(posed: Problem, state: Any, weights: Float[Array, "s n"], keys: Array, *, optimizer: Any) -> Any:
-    n = len(posed.train)
-
-    def loss(params: Any, unit: Any, present: Float[Array, " b"]) -> Float[Array, ""]:
-        model = replace(posed, params=params)
-        return model.loss(model.leaves().arrays, unit.seen, present)
-
-    def step(state: Any, key: Array) -> tuple[Any, None]:
-        rows = jnp.arange(n)
-        if posed.batch_size < n:
-            rows = jax.random.choice(key, n, (posed.batch_size,), replace=False)
-        unit = posed.unit(rows, jnp.ones(len(rows)))
-
-        def lane(state: Any, present: Float[Array, " n"]) -> Any:
-            params, optimizer_state = state
-            gradient = jax.grad(loss)(params, unit, present[rows])
-            updates, optimizer_state = optimizer.update(gradient, optimizer_state, params)
-            return optax.apply_updates(params, updates), optimizer_state
-
-        return jax.vmap(lane)(state, weights), None
-
-    return jax.lax.scan(step, state, keys)[0]
 
 
 def outcomes(posed: Problem, params: Any, queries: Examples, measurement: Measurement | None = None) -> np.ndarray:

@@ -6,6 +6,7 @@ terms of a loss that couples a batch: as what is attracted, and as what repels o
 is convex in some outputs, r is these outputs, scaled by the roots of its second derivatives, which are held fast.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -68,17 +69,19 @@ class Objective(Protocol):
         ...
 
 
-class _OfPairs:
+class _OfPairs(Protocol):
     """A loss of two views, averaged over all pairs of views."""
 
     def _sides(self, embed: Embed, params: Any, views: jax.Array) -> Any:
         return _embedded(embed, params, views)
 
+    @abstractmethod
     def _loss(self, first: Any, second: Any, weights: jax.Array) -> jax.Array:
-        raise NotImplementedError
+        """Of one pair of views."""
 
+    @abstractmethod
     def _residuals(self, first: Any, second: Any, weights: jax.Array) -> list[jax.Array]:
-        raise NotImplementedError
+        """Of one pair of views."""
 
     def loss(
         self, embed: Embed, params: Any, views: Float[Array, "b v *shape"], weights: Float[Array, " b"]

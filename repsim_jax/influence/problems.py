@@ -22,6 +22,10 @@ Of = Literal["objective", "alignment"]
 _PROBED = 64
 # The spread of representations of different examples, in units of their size, below which all are one.
 _COLLAPSED = 1e-5
+# The effective rank of representations of different examples below which they lie on a line.
+_LEAST_RANK = 2.0
+# Features, and examples, from which such a rank is a collapse: of a few features it is no wonder.
+_FEWEST_RANKED = 8
 
 
 @jax.tree_util.register_dataclass
@@ -220,8 +224,8 @@ def problem(
 
     Raises:
         BadArrayError: If there are fewer than two examples, numbers are NaN or infinite, the model mixes examples (as
-            BatchNorm does in training), gives the same for all examples (a collapsed encoder), or all views are the
-            examples themselves.
+            BatchNorm does in training), gives the same for all examples or differs along one direction alone (a
+            collapsed encoder), or all views are the examples themselves.
         RepsimError: If the model is of no known kind, its parameters are missing, or the filter is no regular
             expression or given with ``represent``.
         UnknownNameError: If the filter is found in no path.
@@ -242,8 +246,7 @@ def problem(
         parts.params, parts.rest, train, objective, stability, parts.apply, represent, min(batch_size, len(train))
     )
     _check_views(train)
-    _check_representation(posed)
-    return posed
+    return checked_model(posed)
 
 
 def _check_views(train: Examples) -> None:
@@ -259,7 +262,22 @@ def _check_views(train: Examples) -> None:
         )
 
 
-def _check_representation(posed: Problem) -> None:
+def checked_model(posed: Problem) -> Problem:
+    """Refuses a model whose representation has collapsed, to a point or to a line.
+
+    Args:
+        posed: The problem.
+
+    Returns:
+        The same.
+
+    Raises:
+        BadArrayError: If parameters or representations are not finite, if examples are all one, or if representations
+            of eight features and more differ along less than two directions.
+    """
+    bad = [name for name, leaf in zip(*posed.leaves()[:2], strict=True) if not np.isfinite(np.asarray(leaf)).all()]
+    if bad:
+        raise BadArrayError(f"influence: parameters hold NaN or infinity, {bad[0]} first; train the model anew.")
     rows = np.asarray(_representation(posed, posed.train.x[:_PROBED]), np.float64)
     if not np.isfinite(rows).all():
         raise BadArrayError("influence: the representation holds NaN or infinity; train the model anew.")
@@ -270,6 +288,20 @@ def _check_representation(posed: Problem) -> None:
             f"influence needs an encoder that tells examples apart: the first {len(rows)} differ by {spread:.1e} in "
             f"representations of size {size:.1e}. It has collapsed, and its curvature is singular; train it anew."
         )
+    if min(rows.shape[1], len(rows) - 1) >= _FEWEST_RANKED and (rank := _effective_rank(rows)) < _LEAST_RANK:
+        raise BadArrayError(
+            f"influence needs an encoder whose representations differ along two directions at least: those of the "
+            f"first {len(rows)} examples have the effective rank {rank:.2f} of {rows.shape[1]}. It has collapsed to a "
+            "line, and its curvature is singular; train it anew, for longer or with more repulsion."
+        )
+    return posed
+
+
+def _effective_rank(rows: np.ndarray) -> float:
+    """The exponential of the entropy of singular values about the mean: Roy and Vetterli 2007, definition 1."""
+    values = np.linalg.svd(rows - rows.mean(0), compute_uv=False)
+    shares = values[values > 0] / values.sum()
+    return float(np.exp(-(shares * np.log(shares)).sum()))
 
 
 @precise_jit()

@@ -121,7 +121,7 @@ def influence(
     """
     measured = measurement or posed.stability
     _check(posed, queries, mode, damping, block, view_groups)
-    groups = _grouped(len(queries), measured)
+    groups = grouped(len(queries), measured)
 
     def score(posed: Problem, queries: Examples, kept: Kept, told: Told | None) -> Scored:
         return _pairwise(key, posed, queries, measured, groups, curvature, mode, damping, block, mesh, kept, told)
@@ -210,8 +210,19 @@ def _check(posed: Problem, queries: Examples, mode: str, damping: Damping, block
         )
 
 
-def _grouped(n: int, measurement: Measurement) -> np.ndarray:
-    """Numbers of the queries of each measurement, (m, g)."""
+def grouped(n: int, measurement: Measurement) -> np.ndarray:
+    """Which queries each measurement is of.
+
+    Args:
+        n: Number of queries.
+        measurement: What is measured.
+
+    Returns:
+        (m, g) numbers of queries.
+
+    Raises:
+        BadArrayError: If queries do not divide.
+    """
     size = measurement.num_queries or n
     if n % size:
         raise BadArrayError(f"{type(measurement).__name__} is of {size} queries at a time: {n} queries do not divide.")

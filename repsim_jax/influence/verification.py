@@ -15,7 +15,6 @@ from repsim_jax.influence.counterfactual import (
     leave_one_out,
     outcomes,
     random_subsets,
-    retrained,
     spearman,
 )
 from repsim_jax.influence.curvature import Curvature
@@ -24,6 +23,7 @@ from repsim_jax.influence.derivatives import Mode
 from repsim_jax.influence.problems import Problem
 from repsim_jax.influence.pseudo import Told
 from repsim_jax.influence.representing import representations
+from repsim_jax.influence.retraining import retrained
 from repsim_jax.influence.scores import influence
 from repsim_jax.linalg import unit_rows
 
