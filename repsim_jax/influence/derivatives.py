@@ -33,7 +33,7 @@ def measured_gradients(
     """
     leaves = posed.leaves()
     seen = queries.seen()
-    seen = _spread(seen.reshape(size, -1, *seen.shape[1:]), mesh)
+    seen = spread(seen.reshape(size, -1, *seen.shape[1:]), mesh)
 
     def measured(arrays: Any, group: jax.Array) -> jax.Array:
         return measurement(posed.seeing(arrays), group).reshape(1)
@@ -41,8 +41,16 @@ def measured_gradients(
     return jax.vmap(partial(measured, leaves.arrays))(seen)[:, 0], plain_gradients(measured, leaves, seen)
 
 
-def _spread(x: jax.Array, mesh: Any) -> jax.Array:
-    """Spreads the first axis over devices."""
+def spread(x: jax.Array, mesh: Any) -> jax.Array:
+    """Spreads the first axis over devices.
+
+    Args:
+        x: Any array.
+        mesh: The devices, whatever its axes; None leaves the array where it is.
+
+    Returns:
+        The array.
+    """
     if mesh is None:
         return x
     flat = jax.sharding.Mesh(mesh.devices.ravel(), ("examples",))
@@ -101,9 +109,9 @@ def all_products(
     if mesh is None:
         return jnp.moveaxis(jax.lax.map(along, (rows, weights)), 0, 1)
     devices = mesh.devices.size
-    rows, weights = (_spread(side.reshape(devices, -1, side.shape[1]), mesh) for side in (rows, weights))
+    rows, weights = (spread(side.reshape(devices, -1, side.shape[1]), mesh) for side in (rows, weights))
     found = jax.vmap(lambda *one: jax.lax.map(along, one))(rows, weights)
-    return jnp.moveaxis(_spread(found, mesh).reshape(-1, *found.shape[2:]), 0, 1)
+    return jnp.moveaxis(spread(found, mesh).reshape(-1, *found.shape[2:]), 0, 1)
 
 
 @precise_jit(static_argnames=("mode", "mesh"))
@@ -126,13 +134,13 @@ def own_products(
     Returns:
         (k, s) array.
     """
-    own = jax.tree.map(lambda leaf: _spread(leaf.reshape(len(rows), len(places), *leaf.shape[1:]), mesh), directions)
+    own = jax.tree.map(lambda leaf: spread(leaf.reshape(len(rows), len(places), *leaf.shape[1:]), mesh), directions)
 
     def of_batch(rows: jax.Array, weights: jax.Array, directions: Any) -> jax.Array:
         found = _along(posed, directions, rows, weights, scale, mode)
         return jnp.take_along_axis(found, places[:, None], axis=1)[:, 0]
 
-    return jax.vmap(of_batch)(_spread(rows, mesh), _spread(weights, mesh), own)
+    return jax.vmap(of_batch)(spread(rows, mesh), spread(weights, mesh), own)
 
 
 @precise_jit()

@@ -62,6 +62,27 @@ class LoGra:
         """
         return _solve_logra(self, list(gradients), damping)
 
+    def projections(self) -> list[Float[Array, "b k s"]]:
+        """What the inputs of each layer are multiplied by where they arrive, so that no gradient is formed.
+
+        Returns:
+            One array for each matrix of the layout.
+        """
+        return self.inputs[: len(self.layout.matrices)]
+
+    def whitened(self, drawn: Drawn, damping: Damping) -> list[Float[Array, "uc r"]]:
+        """Features whose products are those of gradients with the damped curvature divided out.
+
+        Args:
+            drawn: Both sides of gradients in every layer of ``layout``, the inputs already projected.
+            damping: What is added.
+
+        Returns:
+            For each matrix so many rows as there are gradients, of up to rank squared features.
+        """
+        features = _features_of_sides(self.inputs, self.outputs, drawn)
+        return [_whitened(moment, phi, damping) for moment, phi in zip(self.moments, features, strict=True)]
+
 
 def _both_sides(inputs: jax.Array, outputs: jax.Array, gradients: Float[Array, "m b k f"]) -> Float[Array, "m r"]:
     return jnp.einsum("bks,mbkf,bft->mbst", inputs, gradients, outputs).reshape(len(gradients), -1)
@@ -78,10 +99,17 @@ def _solve_logra(curvature: LoGra, gradients: list[jax.Array], damping: Damping)
 
 
 def _divided(moment: Float[Array, "r r"], features: Float[Array, "m r"], damping: Damping) -> Float[Array, "m r"]:
+    return jax.scipy.linalg.cho_solve((_root(moment, damping), True), features.T).T
+
+
+def _whitened(moment: Float[Array, "r r"], features: Float[Array, "m r"], damping: Damping) -> Float[Array, "m r"]:
+    return jax.scipy.linalg.solve_triangular(_root(moment, damping), features.T, lower=True).T
+
+
+def _root(moment: Float[Array, "r r"], damping: Damping) -> Float[Array, "r r"]:
     added = damping(jnp.trace(moment) / len(moment))
     added = jnp.where(added > 0, added, 1.0)  # a layer that no residual depends on has no gradient either
-    factor = jax.scipy.linalg.cho_factor(moment + added * jnp.eye(len(moment), dtype=moment.dtype))
-    return jax.scipy.linalg.cho_solve(factor, features.T).T
+    return jnp.linalg.cholesky(moment + added * jnp.eye(len(moment), dtype=moment.dtype))
 
 
 def logra(
@@ -121,7 +149,8 @@ def logra(
         most = rank if f > 1 else rank * rank  # what is in no product has one side only
         inputs.append(_directions(key_inputs, (b, k), most, shape.dtype))
         outputs.append(_directions(key_outputs, (b, f), rank, shape.dtype))
-    moments = summed(posed, draws, _projected_moments, (inputs, outputs), on_progress=on_progress)
+    state, projections = (inputs, outputs), inputs[: len(draws.layout.matrices)]
+    moments = summed(posed, draws, _projected_moments, state, projections=projections, on_progress=on_progress)
     return LoGra(inputs, outputs, moments, draws.layout)
 
 
@@ -134,15 +163,18 @@ def _directions(key: jax.Array, shape: tuple[int, int], rank: int, dtype: Any) -
 
 
 def _projected_moments(state: Any, drawn: Drawn, _: Layout) -> list[jax.Array]:
+    return [phi.T @ phi for phi in _features_of_sides(*state, drawn)]
+
+
+def _features_of_sides(inputs: list[Any], outputs: list[jax.Array], drawn: Drawn) -> list[Float[Array, "uc r"]]:
+    """Features of gradients in every layer, from both sides; the inputs have been projected where they arrived."""
     features = []
-    for side, p, q in zip(drawn.sides, *state, strict=False):
-        inputs = jnp.einsum("ubsk,bki->ubsi", side.inputs, p)
+    for side, q in zip(drawn.sides, outputs, strict=False):
         signals = jnp.einsum("ucbsf,bft->ucbst", side.signals, q)
-        phi = jnp.einsum("ubsi,ucbst->ucbit", inputs, signals)
+        phi = jnp.einsum("ubsi,ucbst->ucbit", side.inputs, signals)
         features.append(phi.reshape(phi.shape[0] * phi.shape[1], -1))
-    of_rest = zip(drawn.rest, *(one[len(drawn.sides) :] for one in state), strict=True)
-    features += [_both_sides(p, q, gradient.reshape(-1, *gradient.shape[2:])) for gradient, p, q in of_rest]
-    return [phi.T @ phi for phi in features]
+    of_rest = zip(drawn.rest, *(one[len(drawn.sides) :] for one in (inputs, outputs)), strict=True)
+    return features + [_both_sides(p, q, gradient.reshape(-1, *gradient.shape[2:])) for gradient, p, q in of_rest]
 
 
 @jax.tree_util.register_dataclass

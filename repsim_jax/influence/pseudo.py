@@ -20,18 +20,22 @@ from repsim_jax.kernels.layerwise import Layers, Layout, Sides, layers_of, sides
 from repsim_jax.linalg import precise_jit
 
 Told = Callable[[int, int], None]
-# Numbers of backpropagated signals that are held at once, 256 MiB in float32.
-_HELD = 2**26
+# Numbers that are held at once, 32 MiB in float32 on a CPU: what is larger is given back to the system and fetched anew
+# for every block, which took a fifth of the time. Other devices do better with larger products, of 256 MiB.
+_HELD = {"cpu": 2**23}
+_HELD_ELSEWHERE = 2**26
+# Blocks of one call; fewer where there are so few that progress would be told of seldom.
+_BLOCKS = 16
 
 
 class Part(NamedTuple):
-    """A number of units, and how their residuals are combined.
+    """Blocks of units, and how their residuals are combined.
 
     Attributes:
-        rows: (u, b) numbers of training examples.
-        weights: (u, b); zero for those that only fill a batch.
-        counts: (u,) whether a unit counts, 0 or 1.
-        keys: (u, c) random keys of signs, or numbers of single residuals.
+        rows: (k, u, b) numbers of training examples.
+        weights: (k, u, b); zero for those that only fill a batch.
+        counts: (k, u) whether a unit counts, 0 or 1.
+        keys: (k, u, c) random keys of signs, or numbers of single residuals.
     """
 
     rows: jax.Array
@@ -66,7 +70,7 @@ def draws_of(key: jax.Array, posed: Problem, of: Of, *, num_samples: int | None,
         of: What the curvature is of.
         num_samples: How many gradients at least; each unit (a batch of the objective, or an example whose views are
             aligned) gives the same number of them. None takes each residual by itself: exact, for small problems.
-        block: Units times gradients that are computed at once; None: what 256 MiB hold.
+        block: Units times gradients that are computed at once; None: what 32 MiB hold on a CPU, 256 MiB elsewhere.
 
     Returns:
         The plan.
@@ -82,35 +86,67 @@ def draws_of(key: jax.Array, posed: Problem, of: Of, *, num_samples: int | None,
     unit = posed.unit(jnp.asarray(batches.rows[0]), jnp.asarray(batches.weights[0]))
     layers = layers_of(_function(posed, of), posed.leaves(), unit)
     each = layers.made.num_outputs if num_samples is None else -(-num_samples // num_units)
-    held = max(1, _HELD // _signals(layers)) if block is None else block
+    held = units_at_once(layers) if block is None else block
     each_at_once = min(each, held)
-    units_at_once = max(1, min(num_units, held // each_at_once))
+    at_once = max(1, min(num_units, held // each_at_once))
     parts = []
-    for first in range(0, num_units, units_at_once):
-        numbers = np.arange(first, first + units_at_once)
+    for numbers in _numbered(num_units, at_once):
         inside = np.minimum(numbers, num_units - 1)
         rows, weights = (jnp.asarray(side[inside]) for side in (batches.rows, batches.weights))
         for start in range(0, each, each_at_once):
             which = jnp.arange(start, start + each_at_once)  # beyond the last residual there is none, which gives zero
-            keys = jnp.tile(which, (len(inside), 1)) if num_samples is None else _keys(key_signs, inside, which)
+            alone = num_samples is None
+            keys = jnp.tile(which, (*inside.shape, 1)) if alone else _keys(key_signs, inside, which)
             parts.append(Part(rows, weights, jnp.asarray(numbers < num_units, jnp.float32), keys))
     drawn = -(-each // each_at_once) * each_at_once
     return Draws(of, layers.layout, tuple(parts), num_units * (1 if num_samples is None else drawn))
 
 
+def _numbered(num_units: int, at_once: int) -> list[np.ndarray]:
+    """Numbers of units (k, u) of each part; those from ``num_units`` on fill the last."""
+    blocks = -(-num_units // at_once)
+    parts = -(-blocks // max(1, min(_BLOCKS, blocks // _BLOCKS)))
+    each = -(-blocks // parts)
+    return list(np.arange(parts * each * at_once).reshape(parts, each, at_once))
+
+
 def _keys(key: jax.Array, units: np.ndarray, which: jax.Array) -> jax.Array:
-    of_unit = jax.vmap(lambda unit: jax.random.fold_in(key, unit))(jnp.asarray(units))
-    return jax.vmap(lambda one: jax.vmap(lambda c: jax.random.fold_in(one, c))(which))(of_unit)
+    of_unit = jax.vmap(lambda unit: jax.random.fold_in(key, unit))(jnp.asarray(units.ravel()))
+    found = jax.vmap(lambda one: jax.vmap(lambda c: jax.random.fold_in(one, c))(which))(of_unit)
+    return found.reshape(*units.shape, len(which))
 
 
 def _function(posed: Problem, of: Of) -> Callable[[Any, Unit], jax.Array]:
     return lambda arrays, unit: posed.residuals(arrays, unit, of)
 
 
-def _signals(layers: Layers) -> int:
-    """Numbers that come back for one unit and one combination of residuals, with the gradients made from them."""
-    sites = [site for site, _, _ in layers.made.sites.values()]
-    return sum(int(np.prod(site.output_shape)) + int(np.prod(site.weight_shape)) for site in sites) + 1
+def units_at_once(layers: Layers) -> int:
+    """How many units fit into what is held at once.
+
+    Args:
+        layers: Of one unit.
+
+    Returns:
+        At least 1.
+    """
+    return max(1, _HELD.get(jax.default_backend(), _HELD_ELSEWHERE) // numbers_of_unit(layers))
+
+
+def numbers_of_unit(layers: Layers) -> int:
+    """Numbers that are held for one unit and one combination of residuals: both sides, and the gradients from them.
+
+    Args:
+        layers: Of one unit.
+
+    Returns:
+        A count.
+    """
+    held = 1
+    for site, _, _ in layers.made.sites.values():
+        weight, outputs = int(np.prod(site.weight_shape)), int(np.prod(site.output_shape))
+        arriving = weight // site.num_outputs() * site.params.get("feature_group_count", 1)
+        held += outputs + weight + site.num_positions() * arriving
+    return held
 
 
 class Drawn(NamedTuple):
@@ -137,7 +173,9 @@ class Drawn(NamedTuple):
 Step = Callable[[Any, Drawn, Layout], Any]
 
 
-def summed(posed: Problem, draws: Draws, step: Step, state: Any, *, on_progress: Told | None = None) -> Any:
+def summed(
+    posed: Problem, draws: Draws, step: Step, state: Any, *, projections: Any = None, on_progress: Told | None = None
+) -> Any:
     """Sums what a function makes of every part, and divides by the number of random gradients.
 
     Args:
@@ -146,6 +184,7 @@ def summed(posed: Problem, draws: Draws, step: Step, state: Any, *, on_progress:
         step: ``step(state, drawn, layout)`` gives a pytree of arrays to sum; a module's own function, so that it is
             compiled once.
         state: What ``step`` takes besides, a pytree of arrays.
+        projections: What the inputs of each matrix are multiplied by, (b, k, r); None leaves them as they are.
         on_progress: Called as ``on_progress(done, all)`` between parts.
 
     Returns:
@@ -153,7 +192,7 @@ def summed(posed: Problem, draws: Draws, step: Step, state: Any, *, on_progress:
     """
     total = None
     for done, part in enumerate(draws.parts, 1):
-        found = _stepped(posed, state, part, of=draws.of, layout=draws.layout, step=step)
+        found = _stepped(posed, state, projections, part, of=draws.of, layout=draws.layout, step=step)
         total = found if total is None else jax.tree.map(jnp.add, total, found)
         if on_progress is not None:
             jax.block_until_ready(total)  # what was only dispatched is not done
@@ -174,26 +213,40 @@ def drawn_rows(posed: Problem, draws: Draws, on_progress: Told | None = None) ->
     """
     rows = []
     for done, part in enumerate(draws.parts, 1):
-        found = np.asarray(_stepped(posed, (), part, of=draws.of, layout=draws.layout, step=_flat_gradients))
-        rows.append(found.reshape(len(part.counts), -1, found.shape[-1])[np.asarray(part.counts) > 0])
+        found = np.asarray(_flat_gradients(posed, part, of=draws.of, layout=draws.layout))
+        rows.append(found.reshape(part.counts.size, -1, found.shape[-1])[np.asarray(part.counts).ravel() > 0])
         if on_progress is not None:
             on_progress(done, len(draws.parts))
     return np.concatenate([part.reshape(-1, part.shape[-1]) for part in rows]) / np.sqrt(draws.total)
 
 
-def _flat_gradients(_: Any, drawn: Drawn, layout: Layout) -> jax.Array:
-    return flat(layout.joined(drawn.gradients()))
+@precise_jit(static_argnames=("of", "layout"))
+def _flat_gradients(posed: Problem, part: Part, *, of: Of, layout: Layout) -> Float[Array, "k uc p"]:
+    drawn = lambda block: flat(layout.joined(_drawn(posed, block, None, of, layout).gradients()))  # noqa: E731
+    return jax.lax.map(drawn, part)
 
 
 @precise_jit(static_argnames=("of", "layout", "step"))
-def _stepped(posed: Problem, state: Any, part: Part, *, of: Of, layout: Layout, step: Any) -> Any:
+def _stepped(posed: Problem, state: Any, projections: Any, part: Part, *, of: Of, layout: Layout, step: Any) -> Any:
+    """Sums over blocks, one after the other, in the same memory."""
+    of_block = lambda block: step(state, _drawn(posed, block, projections, of, layout), layout)  # noqa: E731
+    first = jax.tree.map(lambda leaf: leaf[0], part)
+    if len(part.counts) == 1:
+        return of_block(first)
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(of_block, first))
+    add = lambda total, block: (jax.tree.map(jnp.add, total, of_block(block)), None)  # noqa: E731
+    return jax.lax.scan(add, zeros, part)[0]
+
+
+def _drawn(posed: Problem, block: Part, projections: Any, of: Of, layout: Layout) -> Drawn:
     def one(rows: jax.Array, weights: jax.Array, count: jax.Array, keys: jax.Array) -> Drawn:
         unit = posed.unit(rows, weights)
         layers = layers_of(_function(posed, of), posed.leaves(), unit, layout)
-        found = Drawn(*sides_of(layers, posed.leaves().arrays, unit, _signs(keys, layers)))
+        signs = _signs(keys, layers)
+        found = Drawn(*sides_of(layers, posed.leaves().arrays, unit, signs, projections))
         return jax.tree.map(lambda leaf: leaf * count.astype(leaf.dtype), found)
 
-    return step(state, jax.vmap(one)(*part), layout)
+    return jax.vmap(one)(*block)
 
 
 def _signs(keys: jax.Array, layers: Layers) -> Float[Array, "c r"]:

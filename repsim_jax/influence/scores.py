@@ -24,6 +24,7 @@ from repsim_jax.influence.examples import Examples
 from repsim_jax.influence.measurements import Measurement, Stability
 from repsim_jax.influence.problems import Batches, Problem, in_batches
 from repsim_jax.influence.pseudo import Told
+from repsim_jax.influence.whitened import squared_norms, whitens
 
 # Groups of views for standard errors: each takes as long as the scores themselves.
 _VIEW_GROUPS = 4
@@ -337,23 +338,29 @@ def _own(
     values, measurements = np.zeros((2, num_batches, b))
     size = min(block, b)
     starts, first_places = range(0, num_batches, devices), range(0, b, size)
+    # then both sides are the same gradient
+    squared = mode == "paper" and measurement is posed.stability and whitens(posed, curvature, measurement)
+
+    def block_of(examples: Examples, taken: jax.Array, weights: jax.Array, places: np.ndarray) -> Scored:
+        if squared:
+            measured, products = squared_norms(posed, curvature, examples, measurement, damping, mesh=mesh)
+            return np.asarray(products), np.asarray(measured)
+        measured, gradients = measured_gradients(posed, examples, measurement, size=len(examples), mesh=mesh)
+        directions = curvature.solve(gradients, damping)
+        if mode == "paper":
+            _, own = measured_gradients(posed, examples, posed.stability, size=len(examples), mesh=mesh)
+            return np.asarray(dots(directions, own)), np.asarray(measured)
+        at = jnp.asarray(places)
+        products = own_products(posed, directions, taken, weights, at, scale, mode=mode, mesh=mesh)
+        return np.asarray(products), np.asarray(measured)
 
     def one(i: int, number: int) -> dict[str, np.ndarray]:
         found, seen = np.zeros((2, len(batches.rows[i : i + devices]), b))
         taken, weights = (jnp.asarray(side[i : i + devices]) for side in batches)
         for done, j in enumerate(first_places, 1):
             places = np.minimum(np.arange(j, j + size), b - 1)
-            rows = taken[:, places].ravel()
-            examples = posed.train.rows(rows)
-            measured, gradients = measured_gradients(posed, examples, measurement, size=len(rows), mesh=mesh)
-            directions = curvature.solve(gradients, damping)
-            if mode == "paper":
-                _, own = measured_gradients(posed, examples, posed.stability, size=len(rows), mesh=mesh)
-                products = dots(directions, own).reshape(-1, size)
-            else:
-                at = jnp.asarray(places)
-                products = own_products(posed, directions, taken, weights, at, scale, mode=mode, mesh=mesh)
-            found[:, places], seen[:, places] = np.asarray(products), np.asarray(measured).reshape(-1, size)
+            scored = block_of(posed.train.rows(taken[:, places].ravel()), taken, weights, places)
+            found[:, places], seen[:, places] = (side.reshape(-1, size) for side in scored)
             if told is not None:
                 told(number * len(first_places) + done, len(starts) * len(first_places))
         return {"values": found, "measurements": seen}

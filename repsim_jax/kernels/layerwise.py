@@ -15,11 +15,7 @@ from jaxtyping import Array, Float
 from repsim_jax.kernels.heads import Place
 from repsim_jax.kernels.models import Leaves
 from repsim_jax.kernels.sites import ADDING, Site
-from repsim_jax.kernels.tangents import Plan, Product, backpropagated, plan
-from repsim_jax.linalg import precise_jit
-
-# How far a bias's gradient may be from the summed signals of the layer that it is taken for, in units of the largest.
-_SAME = {2: 2e-2, 4: 1e-4, 8: 1e-10}
+from repsim_jax.kernels.tangents import Plan, backpropagated, plan
 
 
 class Matrix(NamedTuple):
@@ -41,7 +37,7 @@ class Matrix(NamedTuple):
 
 
 class Layout:
-    """How parameters are made up of matrices; compared by identity, so that it can be static in compiled functions.
+    """How parameters are made up of matrices; equal where these are the same, so that it compiles once when static.
 
     Attributes:
         matrices: The matrices.
@@ -55,6 +51,13 @@ class Layout:
         self.rest = tuple(rest)
         self.shapes = tuple(map(tuple, shapes))
         self.names = tuple(names)
+        self._told = (tuple(map(_told, self.matrices)), self.rest, self.shapes, self.names)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Layout) and self._told == other._told
+
+    def __hash__(self) -> int:
+        return hash(self._told)
 
     def split(self, leaves: Sequence[jax.Array]) -> list[Float[Array, "m b k f"]]:
         """Turns gradients of parameters into matrices; what belongs to none becomes a single column.
@@ -91,17 +94,25 @@ class Layout:
         return jax.vmap(one)(*matrices)
 
 
+def _told(matrix: Matrix) -> tuple[Any, ...]:
+    """All that arranges a matrix; where its site stands, and on how many examples, plays no part."""
+    site = matrix.site
+    options = repr(sorted(site.params.items()))
+    held = hash(matrix.entries.tobytes())
+    return matrix.name, matrix.leaf, held, site.name, site.weight_first, site.weight_shape, matrix.bias, options
+
+
 class Layers(NamedTuple):
     """A function whose gradients are taken layer by layer.
 
     Attributes:
         made: How.
-        places: For each matrix of the layout, its site.
+        places: For each matrix of the layout, its site; None where the function does not use it.
         layout: The matrices.
     """
 
     made: Plan
-    places: tuple[Place, ...]
+    places: tuple[Place | None, ...]
     layout: Layout
 
 
@@ -133,13 +144,10 @@ def _picked(rows: Float[Array, "m p"], entries: np.ndarray) -> Float[Array, "m e
 def layers_of(function: Any, leaves: Leaves, example: Any, layout: Layout | None = None) -> Layers:
     """Finds the matrices among the parameters of a function.
 
-    A bias is known by its gradient, which is the sum over positions of what comes back to a product; this is computed
-    once, for the example.
-
     Args:
         function: Of the leaves and one example (a pytree of arrays); gives (o,) outputs.
         leaves: The parameters.
-        example: One example, numbers included. Shapes are enough where the layout is known.
+        example: One example, or its shapes.
         layout: What an earlier call found for the same function; None to find it.
 
     Returns:
@@ -147,11 +155,33 @@ def layers_of(function: Any, leaves: Leaves, example: Any, layout: Layout | None
         in ``layout.rest``.
     """
     made = _structure(function, leaves, jax.tree.map(_shape, example))
-    if layout is None:
-        probed = precise_jit()(lambda arrays, x, c: backpropagated(made, arrays, x, c))
-        cotangent = jnp.asarray(np.random.default_rng(0).normal(size=(1, made.num_outputs)))
-        layout = _layout(made, leaves, _biases(made, *probed(leaves.arrays, example, cotangent)))
-    return Layers(made, tuple(made.sites), layout)
+    return Layers(made, tuple(made.sites), layout or _layout(made, leaves))
+
+
+def layers_as(function: Any, leaves: Leaves, example: Any, layout: Layout) -> Layers | None:
+    """Arranges the gradients of another function of the same parameters as a layout has them.
+
+    Args:
+        function: Of the leaves and one example; gives (o,) outputs.
+        leaves: The parameters.
+        example: Shapes of one example.
+        layout: What ``layers_of`` found for some function of the same model.
+
+    Returns:
+        The layers, where the place of a matrix that the function does not use is None; None in place of layers where
+        it uses parameters in another way than the layout has it.
+    """
+    made = _structure(function, leaves, jax.tree.map(_shape, example))
+    used = {variable for eqn in made.closed.jaxpr.eqns for variable in eqn.invars if not hasattr(variable, "val")}
+    unused = {i for i in range(len(leaves.arrays)) if made.closed.jaxpr.invars[i] not in used}
+    by_weight = {_holds(weight.leaf, weight.entries()): place for place, (_, weight, _) in made.sites.items()}
+    places = tuple(by_weight.pop(_holds(matrix.leaf, matrix.entries), None) for matrix in layout.matrices)
+    missing = {matrix.leaf for matrix, place in zip(layout.matrices, places, strict=True) if place is None}
+    return None if by_weight or not missing <= unused else Layers(made, places, layout)
+
+
+def _holds(leaf: int, entries: np.ndarray) -> tuple[int, bytes]:
+    return leaf, entries.tobytes()
 
 
 def _structure(function: Any, leaves: Leaves, example: Any) -> Plan:
@@ -165,12 +195,13 @@ def _structure(function: Any, leaves: Leaves, example: Any) -> Plan:
     return made._replace(sites=sites, others=others)
 
 
-def _layout(made: Plan, leaves: Leaves, biases: dict[Place, int]) -> Layout:
+def _layout(made: Plan, leaves: Leaves) -> Layout:
     matrices = [
-        Matrix(leaves.names[weight.leaf], weight.leaf, weight.entries(), site, biases.get(place))
+        Matrix(leaves.names[weight.leaf], weight.leaf, weight.entries(), site, made.biases.get(place))
         for place, (site, weight, _) in made.sites.items()
     ]
-    rest = [i for i in made.others if i not in biases.values()]
+    with_product = {matrix.bias for matrix in matrices}
+    rest = [i for i in made.others if i not in with_product]
     return Layout(matrices, rest, [w.shape for w in leaves.arrays], leaves.names)
 
 
@@ -178,25 +209,10 @@ def _shape(x: jax.Array) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(x.shape, x.dtype)
 
 
-def _biases(made: Plan, products: dict[Place, Product], jacobians: list[jax.Array]) -> dict[Place, int]:
-    """By place, the parameter that is added to what the product there gives."""
-    found: dict[Place, int] = {}
-    for i, jacobian in zip(made.others, jacobians, strict=True):
-        gradient = np.asarray(jacobian[0], np.float64).ravel()
-        scale = np.abs(gradient).max(initial=0.0)
-        for place, product in products.items():
-            summed = np.asarray(product.signals[0].sum(1), np.float64).ravel()
-            bound = _SAME[jacobian.dtype.itemsize] * scale
-            fits = place not in found and summed.shape == gradient.shape and scale > 0
-            if fits and np.abs(summed - gradient).max() <= bound:
-                found[place] = i
-                break
-    return found
-
-
 def sides_of(
-    layers: Layers, leaves: Sequence[jax.Array], x: Any, cotangents: Float[Array, "c o"]
-) -> tuple[list[Sides], list[jax.Array]]:
+    layers: Layers, leaves: Sequence[jax.Array], x: Any, cotangents: Float[Array, "c o"],
+    projections: Sequence[Float[Array, "b k r"]] | None = None,
+) -> tuple[list[Sides], list[jax.Array]]:  # fmt: skip
     """Both sides of the gradients of one example, for some combinations of outputs.
 
     Args:
@@ -204,19 +220,35 @@ def sides_of(
         leaves: The parameters.
         x: One example.
         cotangents: Combinations of outputs.
+        projections: For each matrix of the layout, what its inputs are multiplied by; None leaves them as they are.
 
     Returns:
         Sides of each matrix of the layout; gradients (c, 1, size, 1) of each of ``layout.rest``.
     """
-    products, jacobians = backpropagated(layers.made, leaves, x, cotangents)
+    matrices = layers.layout.matrices
+    of_weights = {
+        place: projection if matrix.bias is None else projection[:, :-1]
+        for place, matrix, projection in zip(layers.places, matrices, projections or (), strict=False)
+        if place is not None
+    }
+    products, jacobians = backpropagated(layers.made, leaves, x, cotangents, of_weights)
     by_leaf = dict(zip(layers.made.others, jacobians, strict=True))
     sides = []
-    for place, matrix in zip(layers.places, layers.layout.matrices, strict=True):
-        inputs, signals = products[place]
-        if matrix.bias is not None:
+    for number, (place, matrix) in enumerate(zip(layers.places, matrices, strict=True)):
+        inputs, signals = products[place] if place else _nothing(matrix, leaves[matrix.leaf], len(cotangents))
+        if matrix.bias is not None and projections is None:
             inputs = jnp.concatenate([inputs, jnp.ones_like(inputs[..., :1])], axis=-1)
+        elif projections is not None:
+            whole = inputs if place else inputs @ projections[number][:, : inputs.shape[-1]]
+            inputs = whole if matrix.bias is None else whole + projections[number][:, -1:]
         sides.append(Sides(inputs, signals))
     return sides, [by_leaf[i].reshape(len(cotangents), 1, -1, 1) for i in layers.layout.rest]
+
+
+def _nothing(matrix: Matrix, leaf: jax.Array, num_cotangents: int) -> tuple[jax.Array, jax.Array]:
+    weight = jax.ShapeDtypeStruct(matrix.site.weight_shape, leaf.dtype)
+    b, k, f = jax.eval_shape(matrix.site.weights, weight).shape
+    return jnp.zeros((b, 1, k), leaf.dtype), jnp.zeros((num_cotangents, b, 1, f), leaf.dtype)
 
 
 def plain_gradients(function: Any, leaves: Leaves, x: Any) -> list[Float[Array, "n *shape"]]:
@@ -235,7 +267,7 @@ def plain_gradients(function: Any, leaves: Leaves, x: Any) -> list[Float[Array, 
     """
     example = jax.tree.map(lambda rows: jax.ShapeDtypeStruct(rows.shape[1:], rows.dtype), x)
     made = _structure(function, leaves, example)
-    layers = Layers(made, tuple(made.sites), _layout(made, leaves, {}))
+    layers = Layers(made, tuple(made.sites), _layout(made, leaves))
     one = jnp.ones((1, 1))
     gradients = jax.vmap(lambda row: gradients_of(layers, leaves.arrays, row, one))(x)
     return layers.layout.joined([gradient[:, 0] for gradient in gradients])

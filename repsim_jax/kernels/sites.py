@@ -6,10 +6,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 # A weight that is added to a signal of its own shape: one position, one input that is 1.
 ADDING = ("add", "sub")
+# Parameters of a convolution's equation that the function of JAX does not take.
+_NOT_ARGUMENTS = ("lhs_shape", "rhs_shape")
 
 
 class Site(NamedTuple):
@@ -45,6 +48,24 @@ class Site(NamedTuple):
         if self.name in ADDING:
             return jnp.ones((1, 1, 1), signal.dtype)
         return self._patches(signal) if self.name == "conv_general_dilated" else self._dense_inputs(signal)
+
+    def projected(self, signal: jax.Array, projection: Float[Array, "b k r"]) -> Float[Array, "b s r"]:
+        """The inputs times a matrix; for a plain convolution another convolution, in which no patch is formed.
+
+        Args:
+            signal: The operand beside the weight.
+            projection: One matrix for each block.
+
+        Returns:
+            a p of the equation above.
+        """
+        if self.name != "conv_general_dilated" or len(projection) > 1:
+            return jnp.einsum("bsk,bkr->bsr", self.inputs(signal), projection)
+        out_axis, in_axis, *window = self.params["dimension_numbers"].rhs_spec
+        sizes = [self.weight_shape[axis] for axis in (*window, in_axis)]
+        kernel = projection[0].reshape(*sizes, -1).transpose(np.argsort((*window, in_axis, out_axis)))
+        options = {name: value for name, value in self.params.items() if name not in _NOT_ARGUMENTS}
+        return self._channels(jax.lax.conv_general_dilated(signal, kernel, **options))
 
     def outputs(self, signal: jax.Array) -> Float[Array, "b s f"]:
         """What the equation gave, or its cotangent, as blocks, positions and outputs.
@@ -138,6 +159,9 @@ class Site(NamedTuple):
             where = zip(offset, self.params["rhs_dilation"], self.params["window_strides"], counts, strict=True)
             cut = tuple(slice(o * d, o * d + (count - 1) * step + 1, step) for o, d, step, count in where)
             shifted.append(padded[:, *cut])
+        if groups == 1:  # already in order: nothing is transposed
+            patches = jnp.concatenate(shifted, axis=-1)
+            return patches.reshape(1, -1, patches.shape[-1])
         patches = jnp.stack(shifted)  # window, n, *space, channels
         split = patches.reshape(len(shifted), -1, groups, patches.shape[-1] // groups)
         return split.transpose(2, 1, 0, 3).reshape(groups, split.shape[1], -1)

@@ -57,6 +57,7 @@ class Plan(NamedTuple):
         num_outputs: o.
         head: The last layer, and the sites before it at which the signals of all outputs are multiples of one.
         pairs: Whether the inputs and signals of many positions may be kept apart: not for ``outputs="full"``.
+        biases: By site, the parameter that is added to all positions of its output.
     """
 
     closed: Any
@@ -66,6 +67,7 @@ class Plan(NamedTuple):
     num_outputs: int
     head: tuple[Place, list[Place]] | None
     pairs: bool
+    biases: dict[Place, int]
 
 
 def plan(function: Any, leaves: Leaves, example: Any, *, pairs: bool = True) -> Plan:
@@ -88,7 +90,8 @@ def plan(function: Any, leaves: Leaves, example: Any, *, pairs: bool = True) -> 
     others = tuple(i for i in range(len(leaves.arrays)) if i not in by_signals)
     o = closed.out_avals[0].shape[0]
     head = walk.found.head() if pairs and o > 1 else None
-    return Plan(closed, sites, others, tuple(map(layer_name, leaves.names)), o, head, pairs)
+    biases = walk.found.biases()
+    return Plan(closed, sites, others, tuple(map(layer_name, leaves.names)), o, head, pairs, biases)
 
 
 def tangents(
@@ -121,8 +124,9 @@ def _of_example(made: Plan, leaves: Sequence[jax.Array], x: jax.Array, cotangent
 
 
 def backpropagated(
-    made: Plan, leaves: Sequence[jax.Array], x: Any, cotangents: Float[Array, "c o"]
-) -> tuple[dict[Place, Product], list[jax.Array]]:
+    made: Plan, leaves: Sequence[jax.Array], x: Any, cotangents: Float[Array, "c o"],
+    projections: dict[Place, jax.Array] | None = None,
+) -> tuple[dict[Place, Product], list[jax.Array]]:  # fmt: skip
     """What one example brings to each site, what comes back to it, and the Jacobians of the other parameters.
 
     Args:
@@ -130,6 +134,7 @@ def backpropagated(
         leaves: The parameters.
         x: One example, an array or a pytree of arrays.
         cotangents: Combinations of outputs.
+        projections: By site, what its inputs are multiplied by, (b, k, r).
 
     Returns:
         By site the inputs (b, s, k) and signals (c, b, s, f); and of each of ``made.others`` an array (c, *shape).
@@ -145,7 +150,7 @@ def backpropagated(
         every = list(leaves)
         for i, leaf in zip(made.others, others, strict=True):
             every[i] = leaf
-        outputs, records = Walk(taps)(made.closed, every, jax.tree.leaves(x))
+        outputs, records = Walk(taps, projections)(made.closed, every, jax.tree.leaves(x))
         return (outputs[0], records[(*made.head[0], INPUT)] if made.head else None), records
 
     primal, pull, records = jax.vjp(tapped, taps, [leaves[i] for i in made.others], has_aux=True)

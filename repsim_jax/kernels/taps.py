@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from repsim_jax._compat import bound
 from repsim_jax.kernels.heads import EXAMPLES, Flow, Operand, Place, flow_after
@@ -34,12 +35,14 @@ class Value(NamedTuple):
         leaves: The parameters that it depends on.
         weight: Which entries of a parameter it holds; None where it is anything else.
         flow: How it depends on sites.
+        site: The place of the site whose output it is; None where it is anything else.
     """
 
     array: Any
     leaves: frozenset[int] = frozenset()
     weight: Weight | None = None
     flow: Flow = Flow()
+    site: Place | None = None
 
 
 class Found(NamedTuple):
@@ -50,12 +53,33 @@ class Found(NamedTuple):
         elsewhere: Parameters that are used in other ways than at sites.
         readouts: Sites whose signal is a pointwise function of the outputs of others, which stand beside them.
         affine: Of the first output, the site of which it is affine.
+        uses: The parameter of each use, at sites and elsewhere.
+        added: By place, the weights that are added to what the site gives, with their shapes.
+        branching: Sites whose outputs are used in other ways too.
     """
 
     sites: dict[Place, tuple[Site, Weight, tuple[int, ...]]]
     elsewhere: set[int]
     readouts: dict[Place, frozenset[Place]]
     affine: list[Place | None]
+    uses: list[int]
+    added: dict[Place, list[tuple[Weight, tuple[int, ...]]]]
+    branching: set[Place]
+
+    def biases(self) -> dict[Place, int]:
+        """Parameters that are used once, as the same summand of every position of a site's output, which is used so.
+
+        The gradient of such a bias is the sum over positions of what comes back to the site.
+
+        Returns:
+            By place, the number of the parameter.
+        """
+        found = {}
+        for place, ((weight, shape), *others) in self.added.items():
+            once = not others and place not in self.branching and self.uses.count(weight.leaf) == 1
+            if once and _is_bias(weight, shape, self.sites[place][0]):
+                found[place] = weight.leaf
+        return found
 
     def structured(self) -> dict[Place, tuple[Site, Weight, tuple[int, ...]]]:
         """The sites of parameters that are used at sites only, no entry twice.
@@ -89,11 +113,14 @@ class Walk:
 
     Args:
         taps: By place, what is added to the site's output; leading axes are those of the scans around it.
+        projections: By place, (blocks, inputs, r) that the recorded inputs are multiplied by, for sites outside of
+            scans.
     """
 
-    def __init__(self, taps: dict[Place, jax.Array] | None = None):
+    def __init__(self, taps: dict[Place, jax.Array] | None = None, projections: dict[Place, jax.Array] | None = None):
         self.taps = taps or {}
-        self.found = Found({}, set(), {}, [])
+        self.projections = projections or {}
+        self.found = Found({}, set(), {}, [], [], {}, set())
 
     def __call__(self, closed: Any, leaves: Sequence[Any], rest: Sequence[Any]) -> tuple[list[Any], dict[Place, Any]]:
         """Evaluates.
@@ -110,6 +137,7 @@ class Walk:
         inputs += [Value(array, flow=Flow(frozenset({EXAMPLES}))) for array in rest]
         outputs, records = self._run(closed, inputs, (), (), self.taps)
         self._elsewhere(outputs)
+        self.found.branching.update(value.site for value in outputs if value.site is not None)
         self.found.affine.append(outputs[0].flow.affine)
         return [value.array for value in outputs], records
 
@@ -137,6 +165,9 @@ class Walk:
         name = eqn.primitive.name
         if name in _CALLS:
             return self._run(eqn.params[_CALLS[name]], values, place, scans, taps)
+        self._branches(eqn, values)
+        if name == "convert_element_type" and values[0].site is not None:
+            return [output._replace(site=values[0].site) for output in self._plain(eqn, values)], {}
         if not any(value.weight for value in values):
             return self._plain(eqn, values), {}
         if name == "scan":
@@ -158,7 +189,22 @@ class Walk:
         return [Value(array, leaves, None, flow) for array in bound(eqn, [value.array for value in values])]
 
     def _elsewhere(self, values: Any) -> None:
-        self.found.elsewhere.update(value.weight.leaf for value in values if value.weight)
+        leaves = [value.weight.leaf for value in values if value.weight]
+        self.found.elsewhere.update(leaves)
+        self.found.uses.extend(leaves)
+
+    def _branches(self, eqn: Any, values: list[Value]) -> None:
+        """Notes what a site's output goes into: a sum with a weight, or anything else."""
+        name = eqn.primitive.name
+        if name == "convert_element_type":
+            return
+        for value, other in zip(values, values[::-1], strict=True):
+            if value.site is None:
+                continue
+            if name == "add" and other.weight is not None:
+                self.found.added.setdefault(value.site, []).append((other.weight, jnp.shape(other.array)))
+            else:
+                self.found.branching.add(value.site)
 
     def _site(
         self, eqn: Any, values: list[Value], place: Place, scans: tuple[int, ...], taps: dict[Place, Any]
@@ -176,11 +222,14 @@ class Walk:
         shapes = held.array.shape, output.array.shape
         site = Site(eqn.primitive.name, eqn.params, first, *shapes, output.array.dtype)
         self.found.sites[place] = site, held.weight, scans
+        self.found.uses.append(held.weight.leaf)
         if not adds and not held.flow.sites:
             self.found.readouts[place] = signal.flow.pointwise
+        output = output if adds or scans else output._replace(site=place)
         if place not in taps:
             return [output], records
-        inputs, factor = site.inputs(signal.array), held.weight.factor
+        projection, factor = self.projections.get(place), held.weight.factor
+        inputs = site.inputs(signal.array) if projection is None else site.projected(signal.array, projection)
         records[place] = inputs if factor is None else inputs * factor.astype(inputs.dtype)
         return [output._replace(array=output.array + taps[place])], records
 
@@ -228,6 +277,16 @@ def _held_and_carried(eqn: Any) -> tuple[int, int]:
     # What is gone along, or stacked, has one axis more outside.
     num_carry = outputs.count(0)
     return inputs.count(0) - num_carry, num_carry
+
+
+def _is_bias(weight: Weight, shape: tuple[int, ...], site: Site) -> bool:
+    """Whether a weight of this shape is, entry by entry, one summand of each of the site's outputs."""
+    if weight.factor is not None or weight.scanned:
+        return False
+    entries = np.broadcast_to(weight.entries().reshape(shape), site.output_shape)
+    by_output = site.outputs(entries)  # type: ignore[arg-type]
+    whole = np.arange(int(np.prod(weight.shape))).reshape(-1, 1, by_output.shape[-1])
+    return whole.shape[0] == by_output.shape[0] and bool((by_output == whole).all())
 
 
 def _same_shapes(values: list[Value]) -> bool:
