@@ -22,7 +22,7 @@ from repsim_jax.linalg import precise_jit
 _FEW = 8192
 _BLOCK = 4096
 # Rounds of k-means: cells need not be good, for any are exact.
-_ROUNDS = 5
+_ROUNDS = 3
 _ROWS_PER_CENTER = 32
 # Rounding of float32 products of rows of length one, and of distances to planes.
 _SLACK = 1e-5
@@ -54,7 +54,7 @@ def close_pairs(
     Args:
         unit: Rows of length one, or zero.
         threshold: Cosine in [-1, 1]; pairs within 1e-6 of it may fall to either side.
-        cells: Of k-means; None: sqrt(n), or a single one for few rows.
+        cells: Of k-means; None: 2 sqrt(n), or a single one for few rows.
         on_progress: Called as ``on_progress(done, all)`` between cells.
 
     Returns:
@@ -68,16 +68,16 @@ def close_pairs(
         raise BadArrayError(f"close_pairs needs rows (n, d) and a cosine: got {unit.shape}, threshold {threshold}.")
     if n and np.square(unit[:: max(1, n // 1000)].astype(np.float64)).sum(1).max() > 1.001:
         raise BadArrayError("close_pairs needs rows of length one; divide them by their lengths.")
-    count = cells or (1 if n <= _FEW else math.isqrt(n))
+    count = cells or (1 if n <= _FEW else 2 * math.isqrt(n))
     centers = np.zeros((1, unit.shape[1]), np.float32) if count == 1 else _centers(unit, count)
     own, visits = _cells(unit, centers, math.sqrt(max(0.0, 2 - 2 * threshold)))
     return _compared(unit, own, visits, threshold, len(centers), on_progress)
 
 
 def _centers(unit: np.ndarray, count: int) -> np.ndarray:
-    """Centers of cells from evenly spaced rows."""
+    """Centers of cells: rows far from each other, moved by k-means, of evenly spaced rows."""
     sample = jnp.asarray(unit[:: max(1, len(unit) // (count * _ROWS_PER_CENTER))], jnp.float32)
-    centers = sample[np.linspace(0, len(sample) - 1, count).astype(int)]
+    centers = _far_apart(sample, count=count)
     for _ in range(_ROUNDS):
         sums, sizes = np.zeros(centers.shape), np.zeros(count)
         for start in range(0, len(sample), _BLOCK):
@@ -88,6 +88,17 @@ def _centers(unit: np.ndarray, count: int) -> np.ndarray:
         moved = sums / np.maximum(sizes, 1)[:, None]
         centers = jnp.asarray(np.where(sizes[:, None] > 0, moved, centers), jnp.float32)
     return np.asarray(centers)
+
+
+@precise_jit(static_argnames=("count",))
+def _far_apart(sample: Float[Array, "s d"], *, count: int) -> Float[Array, "c d"]:
+    """Each row is the one that is farthest from those before it, so that no cluster is without a cell."""
+
+    def choose(alike: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
+        chosen = sample[jnp.argmin(alike)]
+        return jnp.maximum(alike, sample @ chosen), chosen
+
+    return jax.lax.scan(choose, jnp.full(len(sample), -1.0, sample.dtype), length=count)[1]
 
 
 @precise_jit()
