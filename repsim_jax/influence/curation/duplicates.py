@@ -99,7 +99,7 @@ def find_duplicates(
     exact = [] if exact_hashes is None else same_hashes(exact_hashes)
     views = None if images is None else looks(images)
     unit, zero = (None, np.zeros(n, bool)) if embeddings is None else _unit(embeddings)
-    blank = np.zeros(n, bool) if views is None else ~views[:, 0].any(1)
+    blank = np.zeros(n, bool) if views is None else np.asarray(~views[:, 0].any(1))
     found = [_Found("exact", *_stars(exact))]
     if unit is not None:
         once = _first_rows(n, exact)

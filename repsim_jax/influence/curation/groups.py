@@ -78,7 +78,7 @@ def _is_chain(group: np.ndarray, pairs: np.ndarray, kinds: np.ndarray) -> bool:
     equal = inside & (kinds == "exact")
     members = len(group) - np.count_nonzero(equal)  # equal examples count once
     found = np.count_nonzero(inside) - np.count_nonzero(equal)
-    return members >= _LARGE and found < _LOOSE * members * (members - 1) / 2
+    return bool(members >= _LARGE and found < _LOOSE * members * (members - 1) / 2)
 
 
 def to_drop(

@@ -59,7 +59,7 @@ def _content_hash(image: np.ndarray, row: int) -> str:
     if image.size == 0:
         raise BadArrayError(f"content_hashes: image {row} is empty, of shape {image.shape}. Leave it out.")
     digest = hashlib.sha256(f"{image.dtype.newbyteorder('<').str} {image.shape}".encode())
-    digest.update(np.ascontiguousarray(image, image.dtype.newbyteorder("<")))
+    digest.update(image.astype(image.dtype.newbyteorder("<")).tobytes())
     return digest.hexdigest()
 
 
@@ -117,7 +117,7 @@ def perceptual_hashes(images: Iterable[Any], *, method: Literal["phash", "dhash"
 def _lowest_frequencies(gray: np.ndarray) -> np.ndarray:
     from scipy.fft import dct
 
-    low = dct(dct(gray, axis=1), axis=2)[:, :_SIDE, :_SIDE]
+    low = np.asarray(dct(dct(gray, axis=1), axis=2))[:, :_SIDE, :_SIDE]
     return low > np.median(low, axis=(1, 2), keepdims=True)
 
 

@@ -220,7 +220,7 @@ class Exact:
             # padded to one shape, so that a store of many small files compiles once
             padded = np.zeros((size, rows.shape[1]), rows.dtype)
             padded[: len(rows)] = rows
-            best, places = _merged(on_device, padded, len(rows), best, k=k, signs=signs)
+            best, places = _merged(on_device, jnp.asarray(padded), len(rows), best, k=k, signs=signs)
             ids = [_taken(np.asarray(place), kept, numbers) for place, kept in zip(places, ids, strict=True)]
         return [Found(np.asarray(values), kept) for values, kept in zip(best, ids, strict=True)]
 

@@ -113,7 +113,7 @@ def _fingerprint(key: jax.Array, posed: Problem, curvature: Projection, mode: st
     digest = hashlib.sha256(f"{mode} {posed.batch_size} {type(posed.objective).__name__}".encode())
     train, told = posed.train, (posed.objective, posed.stability, _data(key), _directions(curvature))
     for leaf in jax.tree.leaves((posed.leaves().arrays, train.x, _data(train.draws), told)):
-        digest.update(np.ascontiguousarray(leaf))
+        digest.update(np.asarray(leaf).tobytes())
     return digest.hexdigest()
 
 
@@ -218,10 +218,10 @@ def _joined(curvature: Projection, gradients: Any) -> Float[Array, "m d"]:
 
 @precise_jit()
 def _divided(curvature: Projection, gradients: Any, damping: Damping) -> Float[Array, "m d"]:
-    features = curvature.features(gradients)
-    if not isinstance(features, list):
-        return _solved(curvature.moment, features, damping)
-    return jnp.concatenate([_solved(m, f, damping) for m, f in zip(curvature.moments, features, strict=True)], axis=1)
+    if isinstance(curvature, RandomProjection):
+        return _solved(curvature.moment, curvature.features(gradients), damping)
+    divided = zip(curvature.moments, curvature.features(gradients), strict=True)
+    return jnp.concatenate([_solved(moment, one, damping) for moment, one in divided], axis=1)
 
 
 def _solved(moment: Float[Array, "r r"], features: Float[Array, "m r"], damping: Damping) -> Float[Array, "m r"]:
