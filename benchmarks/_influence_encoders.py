@@ -14,7 +14,9 @@ from repsim_jax import influence as inf
 NETWORK = inf.Network((32, 32, 3), kind="convnet", widths=(16, 32, 64), num_features=64, hidden=128, projector=(64, 32))
 RECIPE = inf.Recipe(num_steps=500, batch_size=128, learning_rate=2e-3)
 NUM_VIEWS = 4
-BATCH_SIZE = 128
+# Images that the objective sees together when influence is taken: the batch mode's time grows with it.
+BATCH_SIZE = 32
+_LOSS_BATCH = 128
 FILE = "cifar10_train_first4000_lossless.npz"
 
 
@@ -106,10 +108,10 @@ def losses_of(key: jax.Array, found: inf.Pretrained, x: np.ndarray, objective: s
     total = np.zeros(len(x))
     for key_round in jax.random.split(key, rounds):
         order = np.asarray(jax.random.permutation(key_round, len(x)))
-        for number in range(-(-len(x) // BATCH_SIZE)):
-            rows = np.take(order, np.arange(number * BATCH_SIZE, (number + 1) * BATCH_SIZE), mode="wrap")
+        for number in range(-(-len(x) // _LOSS_BATCH)):
+            rows = np.take(order, np.arange(number * _LOSS_BATCH, (number + 1) * _LOSS_BATCH), mode="wrap")
             values = np.asarray(_losses(jax.random.fold_in(key_round, number), found.params, jnp.asarray(x[rows])))
-            count = min(BATCH_SIZE, len(x) - number * BATCH_SIZE)
+            count = min(_LOSS_BATCH, len(x) - number * _LOSS_BATCH)
             total[rows[:count]] += values[:count] / rounds
     return total
 

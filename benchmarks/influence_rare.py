@@ -171,8 +171,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help=f"folder with {FILE} and mnist.npz")
     parser.add_argument("--work", type=Path, required=True, help="folder that keeps trained encoders")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--n", type=int, default=1900, help="clean images")
-    parser.add_argument("--planted", type=int, default=20, help="planted images of each kind")
+    parser.add_argument("--n", type=int, default=1000, help="clean images")
+    parser.add_argument("--planted", type=int, default=12, help="planted images of each kind")
     parser.add_argument("--steps", type=int, default=RECIPE.num_steps, help="updates of each training")
     parser.add_argument("--no-record", action="store_true", help="only print")
     settings = parser.parse_args()
@@ -180,7 +180,7 @@ def main() -> None:
     result = {
         "settings": {
             "n": settings.n, "planted_of_each_kind": settings.planted, "steps": settings.steps, "objective": "simclr",
-            "network": repr(NETWORK), "recipe": repr(RECIPE), "views": NUM_VIEWS, "batch_size": BATCH_SIZE,
+            "network": repr(NETWORK), "recipe": repr(RECIPE), "views": NUM_VIEWS, "batch_size_of_influence": BATCH_SIZE,
             "curvature": "ekfac, defaults", "data": "CIFAR-10, first 4,000 training images, lossless; MNIST",
         },
         "over_seeds": summary(by_seed), "by_seed": by_seed,
