@@ -25,7 +25,7 @@ from repsim_jax.influence import curation
 NETWORK = inf.Network((64,), widths=(128,), num_features=32, projector=(64, 32))
 RECIPE = inf.Recipe(num_steps=400, batch_size=128, learning_rate=3e-3)
 AUGMENT = inf.DigitViews()
-NUM_VIEWS = 8
+NUM_VIEWS, INFLUENCE_BATCH = 4, 64
 # Name, method, and what it prefers.
 ARMS = (
     ("random", "random", "hard"), ("sas", "sas", "hard"), ("prototypes, keep easy", "prototypes", "easy"),
@@ -98,7 +98,7 @@ def influence_of(key: jax.Array, found: inf.Pretrained, x: np.ndarray) -> np.nda
     """
     key_views, key_fit = jax.random.split(key)
     train = inf.augmented(key_views, x, AUGMENT, num_views=NUM_VIEWS)
-    posed = inf.problem_of(found, NETWORK, train, "simclr", batch_size=RECIPE.batch_size)
+    posed = inf.problem_of(found, NETWORK, train, "simclr", batch_size=INFLUENCE_BATCH)
     return inf.self_influence(key_fit, posed, curvature=inf.ekfac(key_fit, posed), view_groups=0).values
 
 
@@ -219,7 +219,7 @@ def main() -> None:
     by_seed = {str(seed): one_seed(seed, settings) for seed in settings.seeds}
     how = {key: value for key, value in vars(settings).items() if key != "no_record"}
     how |= {
-        "network": repr(NETWORK), "recipe": repr(RECIPE), "augment": repr(AUGMENT), "views": NUM_VIEWS,
+        "network": repr(NETWORK), "recipe": repr(RECIPE), "augment": repr(AUGMENT), "views": NUM_VIEWS, "batch_size_of_influence": INFLUENCE_BATCH,
         "data": "scikit-learn digits", "objective": "simclr", "curvature": "ekfac, defaults", "mode": "batch",
     }  # fmt: skip
     result = {

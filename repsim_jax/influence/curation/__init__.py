@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from repsim_jax.influence.curation.close import ClosePairs, close_pairs
     from repsim_jax.influence.curation.collection import Wish, collection_plan
     from repsim_jax.influence.curation.coresets import Coreset, coreset
-    from repsim_jax.influence.curation.density import density, rare_neighbors
+    from repsim_jax.influence.curation.densities import density, rare_neighbors
     from repsim_jax.influence.curation.duplicates import Duplicates, find_duplicates
     from repsim_jax.influence.curation.groups import to_drop
     from repsim_jax.influence.curation.hashes import (
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
         perceptual_hashes,
     )
     from repsim_jax.influence.curation.leakage import Leaks, leaks
-    from repsim_jax.influence.curation.quadrants import Quadrants, quadrants, rarity
     from repsim_jax.influence.curation.slices import Correlations, SliceTest, slice_test, statistic_correlations
     from repsim_jax.influence.curation.statistics import image_statistics, unusualness
+    from repsim_jax.influence.curation.typicality import Quadrants, quadrants, rarity
 
 _HOME = {
     "ClosePairs": "close",
@@ -32,7 +32,7 @@ _HOME = {
     "HashPairs": "hashes",
     "Leaks": "leakage",
     "PerceptualHashes": "hashes",
-    "Quadrants": "quadrants",
+    "Quadrants": "typicality",
     "SliceTest": "slices",
     "Wish": "collection",
     "byte_hashes": "hashes",
@@ -40,16 +40,16 @@ _HOME = {
     "collection_plan": "collection",
     "content_hashes": "hashes",
     "coreset": "coresets",
-    "density": "density",
+    "density": "densities",
     "find_duplicates": "duplicates",
     "hamming_pairs": "hashes",
     "image_statistics": "statistics",
     "leaks": "leakage",
     "looks": "appearance",
     "perceptual_hashes": "hashes",
-    "quadrants": "quadrants",
-    "rare_neighbors": "density",
-    "rarity": "quadrants",
+    "quadrants": "typicality",
+    "rare_neighbors": "densities",
+    "rarity": "typicality",
     "slice_test": "slices",
     "statistic_correlations": "slices",
     "to_drop": "groups",

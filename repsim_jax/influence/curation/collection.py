@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from repsim_jax.errors import BadArrayError
-from repsim_jax.influence.curation.density import checked_rows, checked_values
+from repsim_jax.influence.curation.densities import checked_rows, checked_values
 from repsim_jax.linalg import center, spherical_kmeans
 
 # About as many examples in a kind of examples as one can look at.

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from repsim_jax.errors import BadArrayError, UnknownNameError
-from repsim_jax.influence.curation.density import checked_rows, checked_values
+from repsim_jax.influence.curation.densities import checked_rows, checked_values
 from repsim_jax.influence.curation.selections import balanced_order, greedy_order, nearest_before
 from repsim_jax.linalg import Clusters, center, spherical_kmeans, unit_rows
 

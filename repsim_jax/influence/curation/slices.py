@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from repsim_jax.errors import BadArrayError
-from repsim_jax.influence.curation.density import checked_values
+from repsim_jax.influence.curation.densities import checked_values
 from repsim_jax.linalg import average_ranks
 
 _PERMUTATIONS, _RESAMPLES = 10_000, 2_000

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from repsim_jax.errors import BadArrayError
-from repsim_jax.influence.curation.density import checked_values
+from repsim_jax.influence.curation.densities import checked_values
 
 Name = Literal["prototype", "redundant", "memorized", "inert"]
 MEANINGS: dict[str, str] = {
