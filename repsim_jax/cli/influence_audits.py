@@ -95,9 +95,10 @@ def _pictures(run: "Run", told: dict[str, Any]) -> Any:
 
 
 def _copies(run: "Run") -> dict[str, Any]:
-    from repsim_jax.cli.influence_curate import read_duplicates
+    from repsim_jax.cli.influence_curate import read_duplicates, read_leaks
 
-    return read_duplicates(run.folder, run.examples.ids)
+    ids = run.examples.ids
+    return read_duplicates(run.folder, ids) | read_leaks(run.folder, ids)
 
 
 def _selected(run: "Run") -> dict[str, Any]:

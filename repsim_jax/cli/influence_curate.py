@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from repsim_jax.influence.curation import Duplicates
 
-DUPLICATES_FILE, SELECTION_FILE = "duplicates.npz", "selection.json"
+DUPLICATES_FILE, LEAKS_FILE, SELECTION_FILE = "duplicates.npz", "leaks.npz", "selection.json"
 _BY_SCORE = ("influence", "hard", "easy")
 _KEPT = "which copy stays: central, influence (the one that is memorized least), hard, easy or random"
 
@@ -33,6 +33,9 @@ def dedup(
     column: Column = None,
     id_column: IdColumn = None,
     limit: Limit = None,
+    test: Annotated[
+        str | None, typer.Option(help="Test examples: which of them are copies of training examples? Writes leaks.csv.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the tables. [the run; repsim-dedup for data]")] = None,
     data: Moved = None,
     as_json: AsJson = False,
@@ -57,6 +60,10 @@ def dedup(
     given: dict[str, Any] = {"keep": keep, "self_influence": own, "key": key}
     dropped = np.asarray(to_drop(found, **given), int)
     _write_duplicates(folder, found, dropped, ids)
+    if test is not None:
+        leaks_into(
+            run, test, (ids, images, embeddings), folder, threshold=threshold, false_share=false_share, data=data
+        )
     groups = [(number, ids[row], row in dropped) for number, group in enumerate(found.groups) for row in group]
     table = {name: np.asarray([one[k] for one in groups]) for k, name in enumerate(("group", "id", "may_be_dropped"))}
     write_columns(folder, "duplicates", table)
@@ -153,6 +160,66 @@ def read_duplicates(folder: Path, ids: "Sequence[str]") -> dict[str, Any]:
     return {"duplicates": found, "dropped": arrays["dropped"].tolist()}
 
 
+def leaks_into(
+    run: str, test: str, train: Any, folder: Path, *, threshold: float | None, false_share: float, data: str | None
+) -> None:
+    """Which test examples are copies of training examples: a table, and what the report needs."""
+    import numpy as np
+
+    from repsim_jax.cli.influence_data import content_of, read_examples
+    from repsim_jax.cli.influence_runs import opened_run, preparation
+    from repsim_jax.influence.curation import leaks
+    from repsim_jax.influence.representing import representations
+    from repsim_jax.influence.stored import save_arrays
+    from repsim_jax.report.columns import write_columns
+    from repsim_jax.report.text import printable
+
+    ids, images, embeddings = train
+    of_test = None
+    if embeddings is None:
+        other = read_examples(test, any_size=True)
+    else:
+        opened = opened_run(Path(run), data)
+        prepare = preparation(opened.options)
+        size = None if prepare is not None else opened.options["size"]
+        other = read_examples(test, size=size, prepare=prepare)
+        of_test = representations(opened.posed, other.x)
+    both = None if images is None else (images, [other.picture(row) for row in range(len(other.ids))])
+    found = leaks(embeddings, of_test, images=both, threshold=threshold, false_share=false_share)
+    arrays = {"pairs": found.pairs, "similarities": found.similarities, "kinds": np.asarray(found.kinds).astype("U")}
+    about = {"threshold": float(found.threshold), "threshold_by": found.threshold_by, "notes": list(found.notes),
+             "ids": _digest(ids), "test": content_of(test), "test_ids": list(other.ids)}  # fmt: skip
+    save_arrays(folder / LEAKS_FILE, arrays, about)
+    names = [(ids[row], other.ids[copy], kind) for (row, copy), kind in zip(found.pairs, found.kinds, strict=True)]
+    table = {name: np.asarray([one[k] for one in names]) for k, name in enumerate(("training", "test", "kind"))}
+    write_columns(folder, "leaks", table)
+    typer.echo(printable(f"{len(found.pairs):,} test examples are copies of training examples: {folder / 'leaks.csv'}"))
+
+
+def read_leaks(folder: Path, ids: "Sequence[str]") -> dict[str, Any]:
+    """What ``dedup --test`` wrote, for an audit; nothing where it has not run, or ran on other examples."""
+    from repsim_jax.cli.influence_data import read_examples
+    from repsim_jax.errors import RepsimError
+    from repsim_jax.influence.curation import Leaks
+    from repsim_jax.influence.stored import load_arrays
+
+    if not (folder / LEAKS_FILE).is_file():
+        return {}
+    arrays, about = load_arrays(folder / LEAKS_FILE)
+    if about["ids"] != _digest(ids):
+        return {}
+    found = Leaks(
+        **arrays, threshold=about["threshold"], threshold_by=about["threshold_by"], notes=tuple(about["notes"])
+    )
+    try:
+        other = read_examples(about["test"], any_size=True)
+        places = {one: row for row, one in enumerate(other.ids)}
+        picture = lambda k: other.picture(places[about["test_ids"][k]])  # noqa: E731
+    except RepsimError:
+        picture = lambda _: None  # noqa: E731 (moved away: named without a picture)
+    return {"leaks": found, "leak_ids": about["test_ids"], "leak_picture": picture}
+
+
 def _tell(found: "Duplicates", dropped: "np.ndarray", ids: "Sequence[str]", folder: Path) -> None:
     from repsim_jax.report.text import printable, shorten
 
@@ -170,6 +237,12 @@ def select(
     run: RunFolder,
     keep: Annotated[float, typer.Option(help="Share of the examples that is kept.")] = 0.7,
     method: Annotated[str, typer.Option(help="random, sas, prototypes, semdedup, balanced or influence.")] = "balanced",
+    prefer: Annotated[
+        str,
+        typer.Option(
+            help="hard (far from centers, or of high self-influence) or easy, of prototypes, semdedup, influence."
+        ),
+    ] = "hard",
     data: Moved = None,
     as_json: AsJson = False,
 ) -> None:
@@ -191,11 +264,10 @@ def select(
 
     opened = opened_run(run, data)
     ids = opened.examples.ids
-    copies = read_duplicates(run, ids).get("duplicates")
-    found = coreset(
-        opened.key("selection"), opened.embeddings(), method=method, keep=keep,
-        self_influence=scores(opened)["self_influence"], duplicates=copies,
-    )  # fmt: skip
+    options: dict[str, Any] = {"method": method, "keep": keep, "prefer": prefer}
+    redundant = np.asarray(read_duplicates(run, ids).get("dropped", ()), int)
+    own = scores(opened)["self_influence"] if method == "influence" else None
+    found = coreset(opened.key("selection"), opened.embeddings(), **options, self_influence=own, redundant=redundant)
     kept = np.zeros(len(ids), bool)
     kept[np.asarray(found.kept)] = True
     write_columns(run, "selection", {"id": np.asarray(ids), "kept": kept})

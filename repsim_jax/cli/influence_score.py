@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from repsim_jax.influence import Measurement
     from repsim_jax.report.audits import Ranked
 
+_NEIGHBORS = 10
 SHARDS, SWEEP_FILE, QUERIES_FILE = "shards", "sweep.npz", "queries.json"
 MEASURED = {
     "stability": "stability of the query's views (lower is better)",
@@ -72,7 +73,7 @@ def scores_of(run: "Run", *, mode: str = "batch", block: int = 32, sweep: bool =
 
     from repsim_jax.cli.bars import bar
     from repsim_jax.influence import Shards, damping_sweep, self_influence
-    from repsim_jax.influence.curation import density, quadrants, rarity
+    from repsim_jax.influence.curation import density, quadrants
     from repsim_jax.influence.stored import save_arrays
 
     curvature = run.curvature()
@@ -81,11 +82,11 @@ def scores_of(run: "Run", *, mode: str = "batch", block: int = 32, sweep: bool =
     with Shards(run.folder / SHARDS, stamp) as kept, bar("self-influence") as told:
         found = self_influence(run.key("batches"), run.posed, **options, kept=kept, on_progress=told)
     embeddings = run.embeddings()
-    sparse = density(embeddings)
-    parts = quadrants(sparse, found.values)
+    sparse = density(embeddings, num_neighbors=min(_NEIGHBORS, len(embeddings) - 1))
     arrays = {
         "self_influence": found.values, "stability": found.measurements, "density": sparse,
-        "quadrants": np.asarray(parts.names).astype("U"), "rarity": rarity(sparse, found.values),
+        "quadrants": np.asarray(quadrants(sparse, found.values).names).astype("U"),
+        "rarity": rarity_of(run.examples.x, embeddings, found.values),
     }  # fmt: skip
     if found.standard_errors is not None:
         arrays["standard_errors"] = found.standard_errors
@@ -95,6 +96,14 @@ def scores_of(run: "Run", *, mode: str = "batch", block: int = 32, sweep: bool =
         with bar("damping sweep") as told:
             swept = damping_sweep(run.key("batches"), run.posed, **options, on_progress=told)
         save_arrays(run.folder / SWEEP_FILE, swept._asdict(), {"mode": mode})
+
+
+def rarity_of(x: "np.ndarray", embeddings: "np.ndarray", own: "np.ndarray") -> "np.ndarray":
+    """The combined score of rare and broken examples: sparseness, influence and, of images, how they look."""
+    from repsim_jax.influence.curation import density, image_statistics, rare_neighbors, rarity, unusualness
+
+    odd = unusualness(image_statistics(x)) if x.ndim == 4 and x.shape[-1] in (1, 3) else None
+    return rarity(density(embeddings, num_neighbors=rare_neighbors(len(embeddings))), own, odd)
 
 
 def _curvature(run: "Run") -> str:

@@ -11,8 +11,11 @@ from repsim_jax.cli.influence import AsJson, Moved, RunFolder
 if TYPE_CHECKING:
     from repsim_jax.cli.influence_runs import Run
     from repsim_jax.influence.verification import Verification
+    from repsim_jax.report import Audit
 
 VERIFICATION_FILE = "verification.json"
+# Below this many examples there are no kinds of them to speak of.
+_FEWEST_FOR_PLAN = 40
 
 
 def verify(
@@ -113,14 +116,23 @@ def report(
     run: RunFolder,
     out: Annotated[Path | None, typer.Option(help="Folder of the page. [RUN/report]")] = None,
     title: Annotated[str | None, typer.Option(help="Heading of the page.")] = None,
+    groups: Annotated[
+        str | None,
+        typer.Option(
+            help="FILE.npy or .parquet column of a group per example, such as a background: are some memorized more?"
+        ),
+    ] = None,
     data: Moved = None,
 ) -> None:
     """Everything that a run has found, on one page with galleries; tables and pictures lie beside it.
+
+    It adds a plan of what to gather more of, and with --groups a test of whether groups differ in self-influence.
 
     The page needs nothing else and runs no script: send it to whoever should look.
 
     \b
     repsim influence report digits.run
+    repsim influence report photographs.run --groups backgrounds.npy --out photographs.report
     """
     from repsim_jax.cli.influence_audits import audit_of
     from repsim_jax.cli.influence_runs import opened_run
@@ -130,6 +142,52 @@ def report(
 
     out = out or run / "report"
     check_writable(out)
-    audit = audit_of(opened_run(run, data))
-    audit = audit if title is None else audit._replace(title=title)
+    opened = opened_run(run, data)
+    audit = audit_of(opened)
+    audit = audit._replace(plan=_plan(opened, audit), title=title or audit.title)
+    if groups is not None:
+        audit = audit._replace(slices=_slices(opened, audit, groups))
     typer.echo(f"Page: {printable(str(write_influence(audit, out)))}")
+
+
+def _plan(run: "Run", audit: "Audit") -> Any:
+    """Kinds of examples of which there should be more."""
+    from repsim_jax.influence.curation import collection_plan
+
+    if audit.density is None or len(audit.ids) < _FEWEST_FOR_PLAN:
+        return ()
+    return collection_plan(
+        run.key("plan"), run.embeddings(), audit.density, audit.self_influence, instability=audit.stability
+    )
+
+
+def _slices(run: "Run", audit: "Audit", groups: str) -> Any:
+    """Whether groups differ in self-influence; groups are of all examples, or of those that could be read."""
+    import numpy as np
+
+    from repsim_jax.cli.theory_ntk import labels_of
+    from repsim_jax.errors import AlignmentError
+    from repsim_jax.influence.curation import slice_test
+
+    found = np.asarray(labels_of(groups, run.options["data"]))
+    total = len(audit.ids) + len(audit.skipped)
+    if run.options["limit"] is not None and len(found) > total:
+        found = found[:total]
+    if found.ndim == 1 and len(found) == total:
+        found = found[_used(run)]
+    if found.shape != (len(audit.ids),):
+        raise AlignmentError(f"--groups needs one group for each of {total} examples, got shape {found.shape}.")
+    return slice_test(run.key("groups"), audit.self_influence, found.tolist())
+
+
+def _used(run: "Run") -> Any:
+    """Which of all examples of the data could be read."""
+    import numpy as np
+
+    from repsim_jax.data.sources import open_source
+
+    options = run.options
+    source = open_source(
+        options["data"], column=options["column"], id_column=options["id_column"], limit=options["limit"]
+    )
+    return np.asarray([one not in run.examples.skipped for one in source.ids])

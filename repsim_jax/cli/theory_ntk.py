@@ -164,7 +164,7 @@ def _classes(labels: str | None, data: str, source: "Source", count_all: Callabl
     if labels is None:
         names, numbers = np.unique(() if source.labels is None else source.labels, return_inverse=True)
         return numbers if len(names) > 1 else None
-    n, found = len(source), np.asarray(_labels(labels, data))
+    n, found = len(source), np.asarray(labels_of(labels, data))
     if found.ndim == 1 and len(found) > n and len(found) == count_all():
         found = found[:n]
     if found.shape != (n,):

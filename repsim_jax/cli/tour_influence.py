@@ -73,8 +73,9 @@ def _audited(key: Any, planted: _Planted) -> "Audit":
     import numpy as np
 
     from repsim_jax import influence
+    from repsim_jax.cli.influence_score import rarity_of
     from repsim_jax.influence.augmentations import DigitViews
-    from repsim_jax.influence.curation import density, find_duplicates, quadrants, rarity, to_drop
+    from repsim_jax.influence.curation import density, find_duplicates, quadrants, to_drop
     from repsim_jax.influence.representing import representations
     from repsim_jax.report.audits import Audit
     from repsim_jax.report.tiles import as_picture
@@ -100,7 +101,7 @@ def _audited(key: Any, planted: _Planted) -> "Audit":
     return Audit(
         planted.ids, found.values, pictures.__getitem__, standard_errors=found.standard_errors,
         stability=found.measurements, density=sparse, quadrants=np.asarray(quadrants(sparse, found.values).names),
-        rarity=rarity(sparse, found.values), duplicates=copies,
+        rarity=rarity_of(planted.x, embeddings, found.values), duplicates=copies,
         dropped=to_drop(copies, keep="influence", self_influence=found.values).tolist(),
         queries=_queries(key_score, posed, curvature, train, embeddings, planted),
         title="Which digits made this representation?", provenance={"command": "repsim tour"},

@@ -141,7 +141,7 @@ def numbers_of_unit(layers: Layers) -> int:
     Returns:
         A count.
     """
-    held = 1
+    held = layers.made.closed.out_avals[0].size  # each residual has its sign: millions, for pairs of large batches
     for site, _, _ in layers.made.sites.values():
         weight, outputs = int(np.prod(site.weight_shape)), int(np.prod(site.output_shape))
         arriving = weight // site.num_outputs() * site.params.get("feature_group_count", 1)

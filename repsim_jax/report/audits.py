@@ -7,6 +7,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from repsim_jax.influence import DampingSweep
+    from repsim_jax.influence.curation import Duplicates, Leaks, SliceTest, Wish
 
 Picture = Callable[[int], np.ndarray | None]
 
@@ -132,12 +133,13 @@ class Audit(NamedTuple):
         dropped: Rows that may be dropped as copies.
         leaks: Pairs of a training and a test example; ``leak_ids`` names the latter.
         leak_ids: Names of test examples.
+        leak_picture: As ``picture``, of test examples.
         selection: A coreset.
         pruning: Curves of accuracy over the share of examples that was dropped.
         sweep: Self-influence under several dampings.
         truth: A check by training anew.
         slices: Tests of groups of examples.
-        plan: What to gather more of, as label and text.
+        plan: What to gather more of, from ``influence.curation``; the most wanted kind first.
         skipped: {name: reason} of files that could not be read.
         title: Of the page.
         provenance: How the numbers came about, as label and text.
@@ -155,16 +157,17 @@ class Audit(NamedTuple):
     queries: tuple[Ranked, ...] = ()
     query_picture: Picture | None = None
     measurement: str = "stability (lower is better)"
-    duplicates: Any = None
+    duplicates: "Duplicates | None" = None
     dropped: Sequence[int] = ()
-    leaks: Any = None
+    leaks: "Leaks | None" = None
     leak_ids: Sequence[str] = ()
+    leak_picture: Picture | None = None
     selection: Selection | None = None
     pruning: Any = None
     sweep: "DampingSweep | None" = None
     truth: Truth | None = None
-    slices: Any = None
-    plan: Sequence[tuple[str, str]] = ()
+    slices: "SliceTest | None" = None
+    plan: "Sequence[Wish]" = ()
     skipped: Mapping[str, str] = {}
     title: str = "Which training examples made this representation?"
     provenance: Mapping[str, str] = {}

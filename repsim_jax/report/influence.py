@@ -27,14 +27,9 @@ SCHEMA = "repsim.influence/1"
 # What a page shows at most, so that it opens at once whatever the number of examples.
 _EXTREMES, _RARE, _QUERIES, _GROUPS, _COPIES, _OF_QUADRANT, _LEAKS, _FILES = 18, 18, 12, 24, 6, 9, 24, 200
 _FIRST_SHARE = 0.05
+_WISHES = 8
 _CHARTS = ("self-influence", "quadrants", "damping", "retraining", "pruning", "slices")
 _TERMINAL_ROWS = 5
-MEANING = {
-    "prototype": "dense and little memorized: typical examples, of which the representation is sure",
-    "redundant": "dense and memorized less than their like: others say the same",
-    "memorized": "sparse and memorized: the representation leans on each of these alone",
-    "inert": "sparse, yet hardly memorized: blank, noisy or otherwise without effect; look whether they are broken",
-}
 
 
 class Family(NamedTuple):
@@ -183,7 +178,11 @@ def influence_to_json(audit: Audit) -> dict[str, Any]:
         verdicts = [one._asdict() for one in audit.truth.verdicts]
         document["retraining"] = {"verdicts": verdicts, "ceiling": audit.truth.ceiling, "told": audit.truth.told}
     if audit.plan:
-        document["collection_plan"] = dict(audit.plan)
+        document["collection_plan"] = [
+            {"priority": one.priority, "share": one.share, "reasons": list(one.reasons),
+             "shown": [audit.ids[row] for row in one.shown]}
+            for one in audit.plan
+        ]  # fmt: skip
     return json.loads(json.dumps(document, default=float), parse_constant=lambda _: None)
 
 
@@ -244,7 +243,8 @@ def _page(audit: Audit, drawn: dict[str, Picture], names: list[str]) -> str:
         facts=_facts(audit),
         audit=audit,
         drawn={stem: drawn.get(stem) for stem in _CHARTS},
-        meaning=MEANING,
+        meaning=_meanings(),
+        wishes=[(one, tiles.scored(audit, one.shown[:_OF_QUADRANT])) for one in audit.plan[:_WISHES]],
         queries=[_query(audit, one) for one in audit.queries[:_QUERIES]],
         honesty=honesty(audit),
         skipped=[(shorten(name, 80), reason) for name, reason in list(audit.skipped.items())[:_FILES]],
@@ -254,6 +254,13 @@ def _page(audit: Audit, drawn: dict[str, Picture], names: list[str]) -> str:
         count=f"{len(order):,}",
         **parts,
     )  # fmt: skip
+
+
+def _meanings() -> dict[str, str]:
+    """What the quadrants are, in the words of those who made them."""
+    from repsim_jax.influence.curation.quadrants import MEANINGS
+
+    return MEANINGS
 
 
 def _lead(audit: Audit) -> str:
@@ -292,7 +299,7 @@ def _quadrants(audit: Audit) -> list[tuple[str, int, list[Tile]]]:
     ranks = [np.argsort(np.argsort(values)) / len(values) - 0.5 for values in (audit.density, audit.self_influence)]
     corner = np.minimum(np.abs(ranks[0]), np.abs(ranks[1]))
     found = []
-    for name in dict.fromkeys([*(one for one in MEANING), *np.asarray(audit.quadrants).tolist()]):
+    for name in dict.fromkeys([*_meanings(), *np.asarray(audit.quadrants).tolist()]):
         rows = np.flatnonzero(np.asarray(audit.quadrants) == name)
         if len(rows):
             first = rows[np.argsort(-corner[rows], kind="stable")][:_OF_QUADRANT]
@@ -322,7 +329,7 @@ def _leak(audit: Audit, number_: int) -> tuple[Tile, Tile]:
     row, other = (int(one) for one in audit.leaks.pairs[number_])
     told = f"cosine {float(audit.leaks.similarities[number_]):.3f}, {audit.leaks.kinds[number_]}"
     first = tiles.tile(audit.picture, row, audit.ids[row], (told,))
-    return first, tiles.tile(audit.query_picture or audit.picture, other, audit.leak_ids[other], ("test set",))
+    return first, tiles.tile(audit.leak_picture or (lambda _: None), other, audit.leak_ids[other], ("test set",))
 
 
 def _selection(audit: Audit) -> list[tuple[str, str]]:

@@ -1,0 +1,165 @@
+"""``repsim influence``: from examples to a page; another run, model or size of memory is refused with what to do."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from house.source import ROOT
+from typer.testing import CliRunner
+
+from repsim_jax.cli import app
+from repsim_jax.cli.influence_fit import _check_memory, parse_bytes
+from repsim_jax.errors import RepsimError
+
+N = 24
+QUICK = ("--steps", "4", "--batch-size", "12", "--num-views", "3", "--samples", "16")
+ENTRY = "import sys; from repsim_jax.cli import main; sys.argv = ['repsim', *sys.argv[1:]]; main()"
+
+
+def run(*arguments: str) -> Any:
+    return CliRunner().invoke(app, ["influence", *arguments])
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Small images with one copy and one row that is not finite."""
+    x = np.random.default_rng(0).uniform(-0.5, 0.5, (N + 1, 6, 6)).astype(np.float32)
+    x[5], x[N, 0, 0] = x[4], np.nan
+    path = tmp_path_factory.mktemp("data") / "x.npy"
+    np.save(path, x)
+    return path
+
+
+@pytest.mark.slow
+def test_a_run_from_the_examples_to_the_page(data: Path, tmp_path: Path):
+    folder = tmp_path / "run"
+    done = run("fit", str(data), *QUICK, "--out", str(folder), "--json")
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert told["examples"] == N
+    assert set(told["skipped"]) == {str(N)}
+    assert "GiB to fit ekfac" in done.stderr
+    for command in (("score", "--block", "6"), ("query", "--rows", "3,7", "--top", "4"), ("dedup",)):
+        done = run(command[0], str(folder), *command[1:])
+        assert done.exit_code == 0, done.output
+    groups = (folder / "duplicates.csv").read_text().splitlines()
+    assert {line.split(",")[1] for line in groups[1:]} >= {"4", "5"}
+    assert sum(line.endswith("True") for line in groups) >= 1
+    rows = (folder / "scores.csv").read_text().splitlines()
+    assert len(rows) == N + 1
+    queries = (folder / "queries.csv").read_text().splitlines()
+    assert len(queries) == 1 + 2 * 2 * 4
+    done = run("report", str(folder))
+    assert done.exit_code == 0, done.output
+    page = (folder / "report" / "influence.html").read_text()
+    for chapter in ("self", "queries", "duplicates", "quadrants", "rare", "honesty", "skipped"):
+        assert f'id="{chapter}"' in page
+    again = run("fit", str(data), *QUICK, "--out", str(folder))
+    assert again.exit_code == 0, again.output
+
+
+@pytest.mark.slow
+def test_what_belongs_to_another_run_is_refused(data: Path, tmp_path: Path):
+    folder = tmp_path / "run"
+    assert run("fit", str(data), *QUICK, "--out", str(folder), "--curvature", "identity").exit_code == 0
+    other = run("fit", str(data), *QUICK, "--out", str(folder), "--curvature", "identity", "--seed", "1")
+    assert other.exit_code == 2
+    assert "--seed 0, not 1" in " ".join(other.stderr.split())
+    changed = tmp_path / "changed.npy"
+    np.save(changed, np.load(data)[:, ::-1])
+    moved = run("score", str(folder), "--data", str(changed))
+    assert moved.exit_code == 2
+    assert "another data" in " ".join(moved.stderr.split())
+    missing = run("query", str(folder), "--rows", "nobody")
+    assert missing.exit_code == 2
+    assert "no training example is called 'nobody'" in " ".join(missing.stderr.split())
+    unscored = run("report", str(folder))
+    assert unscored.exit_code == 2
+    assert "has no scores yet" in " ".join(unscored.stderr.split())
+    (folder / "run.json").write_text("{}")
+    damaged = run("score", str(folder))
+    assert damaged.exit_code == 2
+    assert "no record of an influence run" in " ".join(damaged.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("fit", "none.npy"), "no such file"),
+        (("fit", "digits", "--objective", "simsclr"), "Did you mean 'simclr'"),
+        (("fit", "digits", "--curvature", "kfac"), "Did you mean 'ekfac'"),
+        (("fit", "digits", "--of", "hessian"), "no matrix is called 'hessian'"),
+        (("fit", "digits", "--model", "model.onnx"), "JAX differentiates"),
+        (("fit", "digits", "--seed", str(2**70)), "64 bits"),
+        (("score", "."), "holds no influence run"),
+        (("query", ".", "--measurement", "size"), "no measurement is called 'size'"),
+        (("dedup", "none"), "no such file"),
+    ],
+    ids=lambda one: " ".join(one) if isinstance(one, tuple) else "",
+)
+def test_what_cannot_be_done_is_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], message: str
+):
+    monkeypatch.chdir(tmp_path)
+    done = run(*arguments)
+    assert done.exit_code == 2
+    assert message in " ".join(done.stderr.split())
+
+
+class _Large:
+    """A problem of one matrix that no machine holds the curvature of."""
+
+    def leaves(self) -> Any:
+        shape = np.lib.stride_tricks.as_strided(np.zeros(1, np.float32), (200_000, 200_000), (0, 0))
+        return type("Leaves", (), {"arrays": [shape]})
+
+    def num_params(self) -> int:
+        return 200_000**2
+
+
+def test_too_little_memory_is_told_with_a_flag_that_would_fit(capsys: pytest.CaptureFixture[str]):
+    options = {"curvature": "ekfac", "rank": None, "samples": 64}
+    with pytest.raises(RepsimError, match=r"needs about [\d.]+ GiB.*--curvature logra"):
+        _check_memory(_Large(), options, "4G")  # pyright: ignore[reportArgumentType]
+    assert "40,000,000,000 parameters" in capsys.readouterr().err
+
+
+def test_bytes_are_read_with_their_units():
+    assert [parse_bytes(text) for text in ("5", "1K", "1.5M", "2GiB", "3 gb")] == [
+        5, 1024, 3 * 2**19, 2**31, 3 * 2**30
+    ]  # fmt: skip
+    with pytest.raises(RepsimError, match="500M or 4G"):
+        parse_bytes("many")
+
+
+def _begun(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", ENTRY, "influence", *arguments]
+    return subprocess.Popen(command, env=environment, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+@pytest.mark.slow
+def test_a_killed_score_goes_on_and_ends_with_the_same_bytes(data: Path, tmp_path: Path):
+    fit = ("fit", str(data), *QUICK, "--curvature", "identity", "--out")
+    assert _begun(tmp_path, *fit, "whole").wait(300) == 0
+    assert _begun(tmp_path, "score", "whole").wait(300) == 0
+    assert _begun(tmp_path, *fit, "killed").wait(300) == 0
+    running = _begun(tmp_path, "score", "killed")
+    parts = tmp_path / "killed" / "shards"
+    deadline = time.monotonic() + 240
+    while not list(parts.rglob("*-own-*.npz")) and running.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    assert list(parts.rglob("*-own-*.npz"))
+    assert not (tmp_path / "killed" / "scores.csv").exists()
+    assert _begun(tmp_path, "score", "killed").wait(300) == 0
+    for name in ("scores.csv", "scores.npz", "curvature.npz"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
