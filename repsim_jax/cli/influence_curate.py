@@ -264,10 +264,12 @@ def select(
 
     opened = opened_run(run, data)
     ids = opened.examples.ids
-    options: dict[str, Any] = {"method": method, "keep": keep, "prefer": prefer}
-    redundant = np.asarray(read_duplicates(run, ids).get("dropped", ()), int)
-    own = scores(opened)["self_influence"] if method == "influence" else None
-    found = coreset(opened.key("selection"), opened.embeddings(), **options, self_influence=own, redundant=redundant)
+    options: dict[str, Any] = {
+        "method": method, "keep": keep, "prefer": prefer,
+        "redundant": np.asarray(read_duplicates(run, ids).get("dropped", ()), int),
+        "self_influence": scores(opened)["self_influence"] if method == "influence" else None,
+    }  # fmt: skip
+    found = coreset(opened.key("selection"), opened.embeddings(), **options)
     kept = np.zeros(len(ids), bool)
     kept[np.asarray(found.kept)] = True
     write_columns(run, "selection", {"id": np.asarray(ids), "kept": kept})

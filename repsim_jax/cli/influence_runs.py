@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import jax
-    import numpy as np
 
     from repsim_jax.cli.influence_data import Examples
     from repsim_jax.influence import Curvature, Damping, Problem
@@ -56,7 +55,7 @@ class Run(NamedTuple):
 
         return load_curvature(self.folder / CURVATURE_FILE, self.posed, stamp=self.fingerprints)[0]
 
-    def embeddings(self) -> "np.ndarray":
+    def embeddings(self) -> Any:
         """Representations of all training examples."""
         from repsim_jax.influence.representing import representations
 

@@ -1,7 +1,7 @@
 """``repsim influence score`` and ``query``: who is memorized, and who helped or harmed."""
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -9,6 +9,8 @@ from repsim_jax.cli.extract import Column, IdColumn
 from repsim_jax.cli.influence import AsJson, Moved, RunFolder
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from repsim_jax.cli.influence_data import Examples
     from repsim_jax.cli.influence_runs import Run
     from repsim_jax.influence import Measurement
@@ -81,12 +83,11 @@ def scores_of(run: "Run", *, mode: str = "batch", block: int = 32, sweep: bool =
     options: dict[str, Any] = {"curvature": curvature, "mode": mode, "damping": run.damping(), "block": block}
     with Shards(run.folder / SHARDS, stamp) as kept, bar("self-influence") as told:
         found = self_influence(run.key("batches"), run.posed, **options, kept=kept, on_progress=told)
-    embeddings = run.embeddings()
-    sparse = density(embeddings, num_neighbors=min(_NEIGHBORS, len(embeddings) - 1))
+    embeddings, own = run.embeddings(), cast(Any, found.values)
+    sparse: Any = density(embeddings, num_neighbors=min(_NEIGHBORS, len(embeddings) - 1))
     arrays = {
         "self_influence": found.values, "stability": found.measurements, "density": sparse,
-        "quadrants": np.asarray(quadrants(sparse, found.values).names).astype("U"),
-        "rarity": rarity_of(run.examples.x, embeddings, found.values),
+        "quadrants": np.asarray(quadrants(sparse, own).names).astype("U"), "rarity": rarity_of(run.examples.x, embeddings, own),
     }  # fmt: skip
     if found.standard_errors is not None:
         arrays["standard_errors"] = found.standard_errors
@@ -98,12 +99,13 @@ def scores_of(run: "Run", *, mode: str = "batch", block: int = 32, sweep: bool =
         save_arrays(run.folder / SWEEP_FILE, swept._asdict(), {"mode": mode})
 
 
-def rarity_of(x: "np.ndarray", embeddings: "np.ndarray", own: "np.ndarray") -> "np.ndarray":
+def rarity_of(x: Any, embeddings: Any, own: Any) -> "np.ndarray":
     """The combined score of rare and broken examples: sparseness, influence and, of images, how they look."""
     from repsim_jax.influence.curation import density, image_statistics, rare_neighbors, rarity, unusualness
 
-    odd = unusualness(image_statistics(x)) if x.ndim == 4 and x.shape[-1] in (1, 3) else None
-    return rarity(density(embeddings, num_neighbors=rare_neighbors(len(embeddings))), own, odd)
+    odd: Any = unusualness(image_statistics(x)) if x.ndim == 4 and x.shape[-1] in (1, 3) else None
+    sparse: Any = density(embeddings, num_neighbors=rare_neighbors(len(embeddings)))
+    return rarity(sparse, own, odd)
 
 
 def _curvature(run: "Run") -> str:

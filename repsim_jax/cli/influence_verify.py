@@ -156,9 +156,9 @@ def _plan(run: "Run", audit: "Audit") -> Any:
 
     if audit.density is None or len(audit.ids) < _FEWEST_FOR_PLAN:
         return ()
-    return collection_plan(
-        run.key("plan"), run.embeddings(), audit.density, audit.self_influence, instability=audit.stability
-    )
+    given: Any = (run.embeddings(), audit.density, audit.self_influence)
+    unstable: Any = audit.stability
+    return collection_plan(run.key("plan"), *given, instability=unstable)
 
 
 def _slices(run: "Run", audit: "Audit", groups: str) -> Any:
@@ -177,7 +177,8 @@ def _slices(run: "Run", audit: "Audit", groups: str) -> Any:
         found = found[_used(run)]
     if found.shape != (len(audit.ids),):
         raise AlignmentError(f"--groups needs one group for each of {total} examples, got shape {found.shape}.")
-    return slice_test(run.key("groups"), audit.self_influence, found.tolist())
+    own: Any = audit.self_influence
+    return slice_test(run.key("groups"), own, found.tolist())
 
 
 def _used(run: "Run") -> Any:

@@ -180,7 +180,8 @@ def _classes(labels: str | None, data: str, source: "Source", count_all: Callabl
     return numbers
 
 
-def _labels(labels: str, data: str) -> Any:
+def labels_of(labels: str, data: str) -> Any:
+    """Labels from FILE.npy, or from a column of the .parquet data."""
     import numpy as np
 
     from repsim_jax.errors import FileError

@@ -94,14 +94,15 @@ def _audited(key: Any, planted: _Planted) -> "Audit":
         found = influence.self_influence(
             key_score, posed, curvature=curvature, view_groups=2, block=64, on_progress=on_progress
         )
-    embeddings = representations(posed, planted.x)
+    embeddings: Any = representations(posed, planted.x)
+    own: Any = found.values
     pictures = [as_picture(np.rint(255 * (one + 0.5)).clip(0, 255).astype(np.uint8)) for one in planted.x]
     copies = find_duplicates(embeddings, images=[one for one in pictures if one is not None])
-    sparse = density(embeddings)
+    sparse: Any = density(embeddings)
     return Audit(
         planted.ids, found.values, pictures.__getitem__, standard_errors=found.standard_errors,
-        stability=found.measurements, density=sparse, quadrants=np.asarray(quadrants(sparse, found.values).names),
-        rarity=rarity_of(planted.x, embeddings, found.values), duplicates=copies,
+        stability=found.measurements, density=sparse, quadrants=np.asarray(quadrants(sparse, own).names),
+        rarity=rarity_of(planted.x, embeddings, own), duplicates=copies,
         dropped=to_drop(copies, keep="influence", self_influence=found.values).tolist(),
         queries=_queries(key_score, posed, curvature, train, embeddings, planted),
         title="Which digits made this representation?", provenance={"command": "repsim tour"},
@@ -129,6 +130,7 @@ def _found(planted: _Planted, audit: "Audit") -> list[str]:
 
     assert audit.rarity is not None
     assert audit.density is not None
+    assert audit.duplicates is not None
     groups = [{int(row) for row in group} for group in audit.duplicates.groups]
     hits = sum(any({int(a), int(b)} <= group for group in groups) for a, b in planted.copies)
     members = sum(len(group) for group in groups)

@@ -101,7 +101,7 @@ def audit_charts(audit: Audit) -> "list[Chart]":
         drawn.append(charts.pruning_chart(**audit.pruning))
     if audit.slices is not None:
         one = audit.slices
-        drawn.append(charts.slices_chart(one.names, one.means, one.intervals, one.p_values))
+        drawn.append(charts.slices_chart(one.names.tolist(), one.means, one.intervals, one.p_values))
     return drawn
 
 
@@ -316,6 +316,7 @@ def _query(audit: Audit, one: Ranked) -> tuple[Tile, list[Tile], list[Tile]]:
 
 def _family(audit: Audit, number_: int) -> Family:
     found = audit.duplicates
+    assert found is not None
     rows = np.asarray(found.groups[number_])
     inside = np.isin(np.asarray(found.pairs), rows).all(1) if len(found.pairs) else np.zeros(0, bool)
     kinds = sorted({str(found.kinds[k]) for k in np.flatnonzero(inside)})
@@ -326,6 +327,7 @@ def _family(audit: Audit, number_: int) -> Family:
 
 
 def _leak(audit: Audit, number_: int) -> tuple[Tile, Tile]:
+    assert audit.leaks is not None
     row, other = (int(one) for one in audit.leaks.pairs[number_])
     told = f"cosine {float(audit.leaks.similarities[number_]):.3f}, {audit.leaks.kinds[number_]}"
     first = tiles.tile(audit.picture, row, audit.ids[row], (told,))

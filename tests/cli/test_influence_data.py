@@ -36,7 +36,7 @@ def test_bad_files_are_named_and_left_out_and_the_others_are_read(folder: Path):
     assert np.allclose(found.x[1], PIXELS[0] / 255 - 0.5, atol=1e-6)
     assert np.allclose(found.x[0], PIXELS[4] / 255 - 0.5, atol=1e-6)
     assert np.allclose(found.x[4], PIXELS[3, ..., :1] / 255 - 0.5, atol=1e-6)
-    assert np.array_equal(found.picture(1), PIXELS[0])
+    assert np.array_equal(np.asarray(found.picture(1)), PIXELS[0])
     assert found.x.dtype == np.float32
 
 

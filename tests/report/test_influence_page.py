@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,18 @@ from browser import BINARY, Browser
 from comparisons import HOSTILE
 
 from repsim_jax.errors import CorruptFileError, FileError
+from repsim_jax.influence.curation import Duplicates, Leaks, SliceTest, Wish
 from repsim_jax.influence.sweeps import DampingSweep
-from repsim_jax.report import Audit, Truth, Verdict, influence_summary, influence_to_json, ranked, write_influence
+from repsim_jax.report import (
+    Audit,
+    Selection,
+    Truth,
+    Verdict,
+    influence_summary,
+    influence_to_json,
+    ranked,
+    write_influence,
+)
 from repsim_jax.report.columns import columns_to_csv, read_columns, write_columns
 from repsim_jax.report.influence import honesty
 from repsim_jax.report.tiles import as_picture, thumbnail
@@ -26,17 +35,16 @@ VALUES = _rng.gamma(1.0, size=N) - 0.1
 SPARSE = _rng.uniform(size=N)
 
 
-@dataclass
-class Copies:
-    """What the page needs to know of duplicates."""
-
-    groups: Any = (np.arange(3, 12), np.array([20, 21]))
-    pairs: Any = field(default_factory=lambda: np.array([[3, 4], [20, 21]]))
-    similarities: Any = field(default_factory=lambda: np.array([0.99, 1.0]))
-    kinds: Any = ("embedding", "exact")
-    threshold: float = 0.9
-    threshold_by: str = "a rule"
-    notes: tuple[str, ...] = ("look twice",)
+COPIES = Duplicates(
+    (np.arange(3, 12), np.array([20, 21])), np.array([[3, 4], [20, 21]]), np.array([0.99, 1.0]),
+    np.array(["embedding", "exact"]), np.zeros(2), 0.9, "a rule", np.zeros(0, int), ("look twice",),
+)  # fmt: skip
+LEAKS = Leaks(np.array([[7, 1]]), np.array([np.nan]), np.array(["group"]), 0.9, "a rule", ())
+SLICES = SliceTest(
+    np.array(["a", "b"]), np.full(2, 30), np.array([0.1, 0.2]), np.array([[0, 0.2], [0.1, 0.3]]), np.zeros(2),
+    np.array([0.5, 1e-4]), np.array([0.5, 2e-4]),
+)  # fmt: skip
+WISH = Wish(0, np.arange(9), np.arange(4), 0.15, 0.4, None, 0.1, 0.8, ("sparse",))
 
 
 def audit(ids: Any = None, **more: Any) -> Audit:
@@ -44,12 +52,15 @@ def audit(ids: Any = None, **more: Any) -> Audit:
     queries = tuple(ranked(names[k], k, _rng.normal(size=N), 0.1, _rng.normal(size=N), top=6) for k in range(2))
     known: dict[str, Any] = {
         "standard_errors": np.full(N, 0.01), "density": SPARSE, "rarity": SPARSE + VALUES, "queries": queries,
-        "quadrants": np.where(SPARSE > 0.5, "memorized", "prototype"), "duplicates": Copies(), "dropped": [4, 21],
+        "quadrants": np.where(SPARSE > 0.5, "memorized", "prototype"), "duplicates": COPIES, "leaks": LEAKS,
+        "leak_ids": ["test_0", "test_1"], "dropped": [4, 21],
         "sweep": DampingSweep(
             np.array([0.01, 0.1, 1]), np.ones((3, N)), np.array([0.8, 0.9, 0.9]), np.full((3, 3), 0.9)
         ),
         "truth": Truth((Verdict("batch", 0.7, 0.6, 0.8, 0.9), Verdict("cosine", 0.1, 0.0, 0.2)), 0.95, "By it."),
-        "skipped": {"broken.png": "cannot be decoded"}, "provenance": {"seed": "0"}, "plan": [("near digit_3", "12")],
+        "slices": SLICES,
+        "selection": Selection(np.arange(40), "balanced"), "skipped": {"broken.png": "cannot be decoded"},
+        "provenance": {"seed": "0"}, "plan": (WISH,),
     }  # fmt: skip
     return Audit(names, VALUES, lambda row: IMAGES[row], **known | more)
 
@@ -61,10 +72,33 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_page_has_every_chapter_and_counts_what_it_leaves_out(written: Path):
     page = written.read_text()
-    for chapter in ("self", "quadrants", "rare", "queries", "duplicates", "plan", "retraining", "damping", "honesty"):
+    for chapter in (
+        "self",
+        "quadrants",
+        "rare",
+        "queries",
+        "duplicates",
+        "leaks",
+        "selection",
+        "slices",
+        "plan",
+        "retraining",
+        "damping",
+        "honesty",
+    ):
         assert f'<section id="{chapter}">' in page
         assert f'href="#{chapter}"' in page
-    for told in ("18 of 60", "3 more", "look twice", "By it.", "cannot be decoded", ">drop<"):
+    for told in (
+        "18 of 60",
+        "3 more",
+        "look twice",
+        "By it.",
+        "test_1",
+        "40 of 60",
+        "9 examples (15 %)",
+        "cannot be decoded",
+        ">drop<",
+    ):
         assert told in page
     assert page.count(">drop<") == 2
     assert len(page) < 2_000_000
