@@ -87,7 +87,8 @@ def scores_of(run: "Run", *, mode: str = "batch", block: int = 32, sweep: bool =
     sparse: Any = density(embeddings, num_neighbors=min(_NEIGHBORS, len(embeddings) - 1))
     arrays = {
         "self_influence": found.values, "stability": found.measurements, "density": sparse,
-        "quadrants": np.asarray(quadrants(sparse, own).names).astype("U"), "rarity": rarity_of(run.examples.x, embeddings, own),
+        "quadrants": np.asarray(quadrants(sparse, own).names).astype("U"),
+        "rarity": rarity_of(run.examples.x, embeddings, own),
     }  # fmt: skip
     if found.standard_errors is not None:
         arrays["standard_errors"] = found.standard_errors
