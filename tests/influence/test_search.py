@@ -246,8 +246,7 @@ def test_recall_counts_what_was_found():
         recall(truth, Found(np.zeros((1, 2)), np.asarray([[1, 2]])))
 
 
-@pytest.mark.parametrize("mode", ["batch", "paper"])
-@pytest.mark.parametrize("kind", ["logra", "random_projection"])
+@pytest.mark.parametrize(("kind", "mode"), [("logra", "batch"), ("random_projection", "paper")])
 def test_the_top_of_the_index_is_the_top_of_the_influence_matrix(tmp_path, kind: str, mode):
     posed, damping = cases.small_problem(batch_size=6), Damping(relative=0.3)
     if kind == "logra":
