@@ -72,8 +72,10 @@ def find_duplicates(
     Equal pixels (or hashes) are copies. Of the others, those are copies whose looks (``looks``; needs images) or whose
     embeddings are nearer to each other than chance has it among their neighbors: the threshold keeps the expected share
     of false pairs below ``false_share``, without any label or any cosine chosen by hand. Looks tell copies of other
-    quality, size, colors and contrast; an encoder that was trained for it tells crops, and what else its augmentations
-    were.
+    quality, size, colors and contrast, and most crops; an encoder tells what it was trained to overlook.
+
+    The rule compares all with all: n^2 products, block by block. A given threshold looks at few of the pairs of
+    embeddings (``close_pairs``), and misses none.
 
     Args:
         embeddings: (n, d), finite; any floating-point dtype. None compares images alone.
@@ -195,11 +197,14 @@ def _by_gaps(once: np.ndarray, descriptions: dict[Kind, tuple[np.ndarray | None,
 
 def _significant(tried: dict[Kind, GapPairs], tests: int, false_share: float) -> list[_Found]:
     """What is taken; a pair may pass by either description, for which its chance counts as often."""
-    best: dict[tuple[int, int], float] = {}
-    for one in tried.values():
-        for pair, value in zip(map(tuple, one.pairs.tolist()), one.p_values * len(tried), strict=True):
-            best[pair] = min(value, best.get(pair, np.inf))
-    cut = largest_p_value(np.asarray(list(best.values())), tests=tests, false_share=false_share)
+    if not tried:
+        return []
+    pairs = np.concatenate([one.pairs for one in tried.values()])
+    values = len(tried) * np.concatenate([one.p_values for one in tried.values()])
+    order = np.lexsort((values, pairs[:, 1], pairs[:, 0]))
+    fresh = np.ones(len(order), bool)  # the smaller value of a pair that both descriptions have
+    fresh[1:] = (pairs[order][1:] != pairs[order][:-1]).any(1)
+    cut = largest_p_value(values[order][fresh], tests=tests, false_share=false_share)
     found = []
     for kind, one in tried.items():
         taken = one.p_values * len(tried) <= cut
