@@ -8,7 +8,7 @@ import oracles_contrasim as oracles
 import pytest
 
 from repsim_jax.errors import BadArrayError, MissingPackageError
-from repsim_jax.linalg import nearest, nearest_rows
+from repsim_jax.linalg import largest, nearest, nearest_rows
 
 
 def rows(n: int = 60, d: int = 7, seed: int = 0) -> np.ndarray:
@@ -86,3 +86,14 @@ def test_the_index_gives_k_neighbors_even_where_its_cells_are_small(n: int, k: i
     found = np.asarray(nearest_rows(jnp.asarray(rows(n)), k=k, exact=False))
     assert ((found >= 0) & (found < n)).all()
     assert all(len(set(line)) == k and i not in line for i, line in enumerate(found))
+
+
+@pytest.mark.parametrize(("s", "k"), [(1000, 3), (1000, 8), (129, 1), (100, 100), (5, 2)])
+def test_the_largest_values_are_those_of_sorting(s: int, k: int):
+    values = np.random.default_rng(0).standard_normal((6, s)).astype(np.float32)
+    values[1] = np.sort(values[1])  # all of the largest in the last run
+    values[2, : s // 2] = -np.inf
+    found, places = largest(jnp.asarray(values), k=k)
+    np.testing.assert_array_equal(found, -np.sort(-values, axis=1)[:, :k])
+    np.testing.assert_array_equal(np.take_along_axis(values, np.asarray(places), axis=1), found)
+    assert all(len(set(line)) == k for line in np.asarray(places).tolist())
