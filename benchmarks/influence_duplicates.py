@@ -32,10 +32,46 @@ from repsim_jax.influence.curation import Duplicates, content_hashes, find_dupli
 COLLECTIONS = {"cifar10": (cifar10, 2400), "caltech101": (caltech101, 2100)}
 SEEDS = (0, 1, 2)
 ENCODER, SIZE = "efficientnet-lite0", 96
-# Pairs of photographs of the data, by the numbers that _planted_copies gives them, that are copies to the eye.
+# Pairs of photographs of the data, by the numbers that _planted_copies gives them, that are copies to the eye: one
+# photograph or drawing, edited. Another shot of the same person, scene or thing is none.
 NATURAL: dict[str, set[tuple[int, int]]] = {
     "cifar10": {(119, 1901), (119, 2268), (661, 2210), (1687, 1978), (1761, 2111), (1901, 2268)},
-    "caltech101": set(),
+    "caltech101": {
+        (43, 1163),
+        (63, 1813),
+        (66, 136),
+        (66, 206),
+        (66, 276),
+        (93, 1143),
+        (133, 203),
+        (133, 273),
+        (136, 206),
+        (136, 276),
+        (203, 273),
+        (206, 276),
+        (291, 1901),
+        (293, 503),
+        (343, 413),
+        (343, 623),
+        (343, 693),
+        (362, 1622),
+        (413, 623),
+        (413, 693),
+        (488, 1818),
+        (552, 622),
+        (623, 693),
+        (765, 1185),
+        (1116, 2096),
+        (1216, 1496),
+        (1218, 1427),
+        (1353, 1354),
+        (1423, 1424),
+        (1512, 1582),
+        (1512, 1652),
+        (1582, 1652),
+        (1792, 2072),
+        (1801, 2011),
+    },
 }
 
 

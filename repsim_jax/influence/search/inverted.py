@@ -57,6 +57,11 @@ class Inverted:
 
     @probes.setter
     def probes(self, value: int | None) -> None:
+        """Sets it.
+
+        Args:
+            value: Cells; None: 1 of 16.
+        """
         if hasattr(self._index, "nprobe"):
             self._index.nprobe = value or max(1, self._index.nlist // 16)
 
