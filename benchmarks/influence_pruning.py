@@ -23,7 +23,7 @@ from repsim_jax.data import open_source
 from repsim_jax.influence import curation
 
 NETWORK = inf.Network((64,), widths=(128,), num_features=32, projector=(64, 32))
-RECIPE = inf.Recipe(num_steps=400, batch_size=128, learning_rate=3e-3)
+RECIPE = inf.Recipe(num_steps=300, batch_size=128, learning_rate=3e-3)
 AUGMENT = inf.DigitViews()
 NUM_VIEWS, INFLUENCE_BATCH = 4, 64
 # Name, method, and what it prefers.
@@ -219,7 +219,8 @@ def main() -> None:
     by_seed = {str(seed): one_seed(seed, settings) for seed in settings.seeds}
     how = {key: value for key, value in vars(settings).items() if key != "no_record"}
     how |= {
-        "network": repr(NETWORK), "recipe": repr(RECIPE), "augment": repr(AUGMENT), "views": NUM_VIEWS, "batch_size_of_influence": INFLUENCE_BATCH,
+        "network": repr(NETWORK), "recipe": repr(RECIPE), "augment": repr(AUGMENT), "views": NUM_VIEWS,
+        "batch_size_of_influence": INFLUENCE_BATCH,
         "data": "scikit-learn digits", "objective": "simclr", "curvature": "ekfac, defaults", "mode": "batch",
     }  # fmt: skip
     result = {
