@@ -47,8 +47,10 @@ class Network:
             x = jax.nn.relu(x + layer["bias"])
         x = x.mean((1, 2)) if depth else x
         for layer in params[depth:-1]:
-            x = getattr(jax.numpy, "tanh")(x @ layer["kernel"] + layer["bias"]) if self.activation == "tanh" else (
-                jax.nn.relu(x @ layer["kernel"] + layer["bias"])
+            x = (
+                getattr(jax.numpy, "tanh")(x @ layer["kernel"] + layer["bias"])
+                if self.activation == "tanh"
+                else (jax.nn.relu(x @ layer["kernel"] + layer["bias"]))
             )
         return x @ params[-1]["kernel"] + params[-1]["bias"]
 

@@ -110,7 +110,9 @@ def by_kronfluence(model: Net, views: torch.Tensor, request: dict[str, Any], fol
     options = {"factors_name": "factors", "per_device_batch_size": request["batch"]}
     fitting = {"dataset": fitted, "factor_args": factors}
     timed(spent, "covariances", lambda: analyzer.fit_covariance_matrices(**options, **fitting))
-    timed(spent, "eigenvectors", lambda: analyzer.perform_eigendecomposition(factors_name="factors", factor_args=factors))
+    timed(
+        spent, "eigenvectors", lambda: analyzer.perform_eigendecomposition(factors_name="factors", factor_args=factors)
+    )
     timed(spent, "lambdas", lambda: analyzer.fit_lambda_matrices(**options, **fitting))
     found: dict[str, np.ndarray] = {}
     if request["own"]:
@@ -148,7 +150,7 @@ def by_trak(model: Net, views: torch.Tensor, request: dict[str, Any], folder: Pa
     where = folder / "trak"
     shutil.rmtree(where, ignore_errors=True)
     traker = TRAKer(model, Alignment(), len(views), save_dir=str(where), device="cpu", proj_dim=request["dimension"],
-                    use_half_precision=False, load_from_save_dir=False, logging_level=logging.ERROR)  # fmt: skip
+                    use_half_precision=False, logging_level=logging.ERROR)  # fmt: skip
     batches = views.split(request["batch"])
     spent: Spent = {}
 

@@ -60,7 +60,10 @@ def cases() -> dict[str, Case]:
     rows, images = views.reshape(EXAMPLES, 2, 64), views[..., None]
     dense = Case(Network((), "tanh"), drawn_layers(rng, [(64, 32), (32, 16)]), rows)
     kernels = [(3, 3, 1, 8), (3, 3, 8, 12), (12, 12), (12, 10)]
-    return {"dense": trained(dense), "convolutions": trained(Case(Network((1, 2), "relu"), drawn_layers(rng, kernels), images))}
+    return {
+        "dense": trained(dense),
+        "convolutions": trained(Case(Network((1, 2), "relu"), drawn_layers(rng, kernels), images)),
+    }
 
 
 def trained(case: Case) -> Case:
@@ -150,7 +153,9 @@ def agreement(mine: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> dic
     scale = theirs["self"].mean() / mine["self"].mean()
     for name, values in mine.items():
         found[f"{name}_spearman"] = float(stats.spearmanr(values.ravel(), theirs[name].ravel()).statistic)
-        found[f"{name}_largest_difference"] = float(np.abs(values * scale - theirs[name]).max() / np.abs(theirs[name]).max())
+        found[f"{name}_largest_difference"] = float(
+            np.abs(values * scale - theirs[name]).max() / np.abs(theirs[name]).max()
+        )
     return found | {"scale": float(scale)}
 
 

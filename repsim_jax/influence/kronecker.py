@@ -17,7 +17,7 @@ from repsim_jax.influence.damping import Damping
 from repsim_jax.influence.problems import Of, Problem, checked_of
 from repsim_jax.influence.pseudo import Drawn, Told, draws_of, summed
 from repsim_jax.kernels.layerwise import Layout, Sides
-from repsim_jax.linalg import column_gram, precise_jit
+from repsim_jax.linalg import mirrored, precise_jit, upper_strips
 
 # A parameter that is in no product of layers (of LayerNorm, as a rule) has its whole matrix up to this size.
 _MOST_WHOLE = 2048
@@ -78,7 +78,8 @@ class EKFAC:
 
 
 def ekfac(
-    key: jax.Array, posed: Problem, *, of: Of = "objective", num_samples: int | None = 512, block: int | None = None,
+    key: jax.Array, posed: Problem, *, of: Of = "objective", num_samples: int | None = 512,
+    max_units: int | None = None, block: int | None = None, mesh: jax.sharding.Mesh | None = None,
     on_progress: Told | None = None,
 ) -> EKFAC:  # fmt: skip
     """Fits the curvature of every layer on random gradients, in two passes.
@@ -92,7 +93,9 @@ def ekfac(
             stability of views.
         num_samples: Random gradients, at least one of each example ("alignment") or batch ("objective"); more are
             taken so that each gives the same number. None takes each residual by itself: exact, for small problems.
-        block: Units times gradients that are computed at once; None: what 256 MiB hold.
+        max_units: Examples ("alignment") or batches ("objective") that are drawn at random to fit on; None: all.
+        block: Units times gradients that are computed at once; None: what 32 MiB hold on a CPU, 256 MiB elsewhere.
+        mesh: Devices over which examples or batches are spread, whatever its axes.
         on_progress: Called as ``on_progress(done, all)``, in both passes.
 
     Returns:
@@ -109,11 +112,19 @@ def ekfac(
         Positions of a convolution, and views, are not taken to be independent: Lambda is of the summed gradient.
     """
     checked_of(of, ("objective", "alignment"))
-    draws = draws_of(key, posed, of, num_samples=num_samples, block=block)
+    draws = draws_of(
+        key,
+        posed,
+        of,
+        num_samples=num_samples,
+        max_units=max_units,
+        block=block,
+        multiple=1 if mesh is None else mesh.devices.size,
+    )
     first, second = _two_passes(on_progress)
-    moments = summed(posed, draws, _moments, (), on_progress=first)
+    moments = summed(posed, draws, _moments, (), mesh=mesh, on_progress=first)
     inputs, outputs = [_basis(a) for a, _ in moments], [_basis(s) for _, s in moments]
-    values = summed(posed, draws, _squares, (inputs, outputs), on_progress=second)
+    values = summed(posed, draws, _squares, (inputs, outputs), mesh=mesh, on_progress=second)
     return EKFAC(inputs, outputs, values, draws.layout)
 
 
@@ -123,29 +134,31 @@ def _two_passes(on_progress: Told | None) -> tuple[Told | None, Told | None]:
     return (lambda done, each: on_progress(done, 2 * each)), (lambda done, each: on_progress(each + done, 2 * each))
 
 
-def _moments(_: Any, drawn: Drawn, __: Layout) -> list[tuple[Any, Any]]:
-    """Second moments of inputs and of signals, for each matrix; None where the basis is the identity."""
+def _moments(_: Any, drawn: Drawn, __: Layout) -> list[tuple[Any, list[jax.Array]]]:
+    """Strips of second moments of inputs and of signals, for each matrix; None where the basis is the identity."""
     return [_of_sides(side) for side in drawn.sides] + [_of_whole(gradient) for gradient in drawn.rest]
 
 
-def _of_sides(side: Sides) -> tuple[jax.Array, jax.Array]:
+def _of_sides(side: Sides) -> tuple[list[jax.Array], list[jax.Array]]:
     # what comes in is the same for every combination of residuals
     count = side.signals.shape[1]
-    return count * _second_moments(side.inputs), _second_moments(side.signals)
+    return [count * strip for strip in _second_moments(side.inputs)], _second_moments(side.signals)
 
 
-def _second_moments(rows: Float[Array, "*m b s k"]) -> Float[Array, "b k k"]:
+def _second_moments(rows: Float[Array, "*m b s k"]) -> list[Float[Array, "b i j"]]:
     """Sums over all axes but those of blocks: one product, which takes a quarter of the time of a sum of products."""
     by_block = jnp.moveaxis(rows, -3, 0)
     by_block = by_block.reshape(len(by_block), -1, by_block.shape[-1])
-    return column_gram(by_block[0])[None] if len(by_block) == 1 else jax.vmap(column_gram)(by_block)
+    if len(by_block) == 1:
+        return [strip[None] for strip in upper_strips(by_block[0])]
+    return jax.vmap(upper_strips)(by_block)
 
 
-def _of_whole(gradient: Float[Array, "u c 1 k 1"]) -> tuple[Any, jax.Array]:
-    one = jnp.ones((1, 1, 1), gradient.dtype)
+def _of_whole(gradient: Float[Array, "u c 1 k 1"]) -> tuple[Any, list[jax.Array]]:
+    one = [jnp.ones((1, 1, 1), gradient.dtype)]
     if gradient.shape[3] > _MOST_WHOLE:
         return None, one
-    return jnp.einsum("ucbkf,ucblf->bkl", gradient, gradient), one
+    return _second_moments(jnp.moveaxis(gradient, -2, -1)), one
 
 
 def _squares(state: Any, drawn: Drawn, _: Layout) -> list[jax.Array]:
@@ -188,12 +201,12 @@ def _back(inputs: Any, outputs: jax.Array, rotated: Float[Array, "c b k f"]) -> 
     return turned if inputs is None else jnp.einsum("bkl,cblg->cbkg", inputs, turned)
 
 
-def _basis(moment: Any) -> Any:
+def _basis(strips: Any) -> Any:
     """Eigenvectors, in float64 on the host: those of small eigenvalues are noise in float32."""
-    if moment is None:
+    if strips is None:
         return None
-    vectors = np.linalg.eigh(np.asarray(moment, np.float64))[1]
-    return jnp.asarray(vectors, moment.dtype)
+    moment = np.asarray(jax.vmap(mirrored)(strips))
+    return jnp.asarray(np.linalg.eigh(moment.astype(np.float64))[1], moment.dtype)
 
 
 @precise_jit()

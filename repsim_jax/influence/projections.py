@@ -114,7 +114,7 @@ def _root(moment: Float[Array, "r r"], damping: Damping) -> Float[Array, "r r"]:
 
 def logra(
     key: jax.Array, posed: Problem, *, rank: int = 16, of: Of = "objective", num_samples: int | None = 1024,
-    on_progress: Told | None = None,
+    max_units: int | None = None, on_progress: Told | None = None,
 ) -> LoGra:  # fmt: skip
     """Projects both sides of every layer to a few random directions, before any gradient is formed.
 
@@ -124,6 +124,7 @@ def logra(
         rank: Directions of the inputs, and of the outputs, of each layer; where a side has fewer, it is kept whole.
         of: As in ``ekfac``.
         num_samples: As in ``ekfac``; more than rank squared, or the second moments are singular but for the damping.
+        max_units: As in ``ekfac``.
         on_progress: Called as ``on_progress(done, all)``.
 
     Returns:
@@ -140,7 +141,7 @@ def logra(
     if rank < 1:
         raise BadArrayError(f"logra needs rank >= 1, got {rank}.")
     key_projection, key_draws = jax.random.split(key)
-    draws = draws_of(key_draws, posed, of, num_samples=num_samples)
+    draws = draws_of(key_draws, posed, of, num_samples=num_samples, max_units=max_units)
     shapes = jax.eval_shape(draws.layout.split, [leaf[None] for leaf in posed.leaves().arrays])
     inputs, outputs = [], []
     for number, shape in enumerate(shapes):
@@ -236,7 +237,7 @@ def _signs(key: jax.Array, number: jax.Array, rows: Float[Array, "m p"]) -> Floa
 
 def random_projection(
     key: jax.Array, posed: Problem, *, dimension: int = 512, of: Of = "objective", num_samples: int | None = 2048,
-    on_progress: Told | None = None,
+    max_units: int | None = None, on_progress: Told | None = None,
 ) -> RandomProjection:  # fmt: skip
     """Projects whole gradients to random signs, as TRAK does, for labels are not needed either.
 
@@ -246,6 +247,7 @@ def random_projection(
         dimension: Directions.
         of: As in ``ekfac``.
         num_samples: As in ``ekfac``; more than the dimension, or the second moment is singular but for the damping.
+        max_units: As in ``ekfac``.
         on_progress: Called as ``on_progress(done, all)``.
 
     Returns:
@@ -266,7 +268,7 @@ def random_projection(
     if dimension < 1:
         raise BadArrayError(f"random_projection needs dimension >= 1, got {dimension}.")
     key_projection, key_draws = jax.random.split(key)
-    draws = draws_of(key_draws, posed, of, num_samples=num_samples)
+    draws = draws_of(key_draws, posed, of, num_samples=num_samples, max_units=max_units)
     state = (key_projection, jnp.zeros(dimension, posed.leaves().arrays[0].dtype))
     moment = summed(posed, draws, _feature_moment, state, on_progress=on_progress)
     return RandomProjection(key_projection, moment)

@@ -15,27 +15,27 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from repsim_jax.errors import BadArrayError
+from repsim_jax.influence.derivatives import spread
 from repsim_jax.influence.problems import Of, Problem, Unit, in_batches
 from repsim_jax.kernels.layerwise import Layers, Layout, Sides, layers_of, sides_of
 from repsim_jax.linalg import precise_jit
 
 Told = Callable[[int, int], None]
 # Numbers that are held at once, 32 MiB in float32 on a CPU: what is larger is given back to the system and fetched anew
-# for every block, which took a fifth of the time. Other devices do better with larger products, of 256 MiB.
+# for every block, which took a fifth of the time; and convolutions are slow inside of compiled loops. Other devices do
+# better with larger products, of 256 MiB.
 _HELD = {"cpu": 2**23}
 _HELD_ELSEWHERE = 2**26
-# Blocks of one call; fewer where there are so few that progress would be told of seldom.
-_BLOCKS = 16
 
 
 class Part(NamedTuple):
-    """Blocks of units, and how their residuals are combined.
+    """A number of units, and how their residuals are combined.
 
     Attributes:
-        rows: (k, u, b) numbers of training examples.
-        weights: (k, u, b); zero for those that only fill a batch.
-        counts: (k, u) whether a unit counts, 0 or 1.
-        keys: (k, u, c) random keys of signs, or numbers of single residuals.
+        rows: (u, b) numbers of training examples.
+        weights: (u, b); zero for those that only fill a batch.
+        counts: (u,) whether a unit counts, 0 or 1.
+        keys: (u, c) random keys of signs, or numbers of single residuals.
     """
 
     rows: jax.Array
@@ -61,7 +61,10 @@ class Draws:
     total: int
 
 
-def draws_of(key: jax.Array, posed: Problem, of: Of, *, num_samples: int | None, block: int | None = None) -> Draws:
+def draws_of(
+    key: jax.Array, posed: Problem, of: Of, *, num_samples: int | None, max_units: int | None = None,
+    block: int | None = None, multiple: int = 1,
+) -> Draws:  # fmt: skip
     """Plans the random gradients of a problem.
 
     Args:
@@ -70,50 +73,46 @@ def draws_of(key: jax.Array, posed: Problem, of: Of, *, num_samples: int | None,
         of: What the curvature is of.
         num_samples: How many gradients at least; each unit (a batch of the objective, or an example whose views are
             aligned) gives the same number of them. None takes each residual by itself: exact, for small problems.
+        max_units: How many units are drawn at random to fit on; None: all of them.
         block: Units times gradients that are computed at once; None: what 32 MiB hold on a CPU, 256 MiB elsewhere.
+        multiple: The number of units of each part is a multiple of this.
 
     Returns:
         The plan.
 
     Raises:
-        BadArrayError: If ``num_samples`` or ``block`` is below 1.
+        BadArrayError: If ``num_samples``, ``max_units`` or ``block`` is below 1.
     """
-    if (num_samples is not None and num_samples < 1) or (block is not None and block < 1):
-        raise BadArrayError(f"curvature needs num_samples >= 1 and block >= 1, got {num_samples} and {block}.")
+    if any(given is not None and given < 1 for given in (num_samples, max_units, block)):
+        raise BadArrayError(
+            f"curvature needs num_samples >= 1, max_units >= 1 and block >= 1, got {num_samples}, {max_units}, {block}."
+        )
     key_batches, key_signs = jax.random.split(key)
     batches = in_batches(key_batches, len(posed.train), posed.batch_size if of == "objective" else 1)
-    num_units = len(batches.rows)
+    num_units = min(len(batches.rows), max_units or len(batches.rows))  # they have been shuffled
     unit = posed.unit(jnp.asarray(batches.rows[0]), jnp.asarray(batches.weights[0]))
     layers = layers_of(_function(posed, of), posed.leaves(), unit)
     each = layers.made.num_outputs if num_samples is None else -(-num_samples // num_units)
     held = units_at_once(layers) if block is None else block
     each_at_once = min(each, held)
-    at_once = max(1, min(num_units, held // each_at_once))
+    at_once = -(-max(1, min(num_units, held // each_at_once)) // multiple) * multiple
     parts = []
-    for numbers in _numbered(num_units, at_once):
+    for numbers in np.arange(-(-num_units // at_once) * at_once).reshape(-1, at_once):
         inside = np.minimum(numbers, num_units - 1)
         rows, weights = (jnp.asarray(side[inside]) for side in (batches.rows, batches.weights))
         for start in range(0, each, each_at_once):
             which = jnp.arange(start, start + each_at_once)  # beyond the last residual there is none, which gives zero
             alone = num_samples is None
-            keys = jnp.tile(which, (*inside.shape, 1)) if alone else _keys(key_signs, inside, which)
+            keys = jnp.tile(which, (at_once, 1)) if alone else _keys(key_signs, jnp.asarray(inside), which)
             parts.append(Part(rows, weights, jnp.asarray(numbers < num_units, jnp.float32), keys))
     drawn = -(-each // each_at_once) * each_at_once
     return Draws(of, layers.layout, tuple(parts), num_units * (1 if num_samples is None else drawn))
 
 
-def _numbered(num_units: int, at_once: int) -> list[np.ndarray]:
-    """Numbers of units (k, u) of each part; those from ``num_units`` on fill the last."""
-    blocks = -(-num_units // at_once)
-    parts = -(-blocks // max(1, min(_BLOCKS, blocks // _BLOCKS)))
-    each = -(-blocks // parts)
-    return list(np.arange(parts * each * at_once).reshape(parts, each, at_once))
-
-
-def _keys(key: jax.Array, units: np.ndarray, which: jax.Array) -> jax.Array:
-    of_unit = jax.vmap(lambda unit: jax.random.fold_in(key, unit))(jnp.asarray(units.ravel()))
-    found = jax.vmap(lambda one: jax.vmap(lambda c: jax.random.fold_in(one, c))(which))(of_unit)
-    return found.reshape(*units.shape, len(which))
+@jax.jit
+def _keys(key: jax.Array, units: jax.Array, which: jax.Array) -> jax.Array:
+    of_unit = jax.vmap(lambda unit: jax.random.fold_in(key, unit))(units)
+    return jax.vmap(lambda one: jax.vmap(lambda c: jax.random.fold_in(one, c))(which))(of_unit)
 
 
 def _function(posed: Problem, of: Of) -> Callable[[Any, Unit], jax.Array]:
@@ -174,8 +173,9 @@ Step = Callable[[Any, Drawn, Layout], Any]
 
 
 def summed(
-    posed: Problem, draws: Draws, step: Step, state: Any, *, projections: Any = None, on_progress: Told | None = None
-) -> Any:
+    posed: Problem, draws: Draws, step: Step, state: Any, *, projections: Any = None, mesh: Any = None,
+    on_progress: Told | None = None,
+) -> Any:  # fmt: skip
     """Sums what a function makes of every part, and divides by the number of random gradients.
 
     Args:
@@ -185,6 +185,7 @@ def summed(
             compiled once.
         state: What ``step`` takes besides, a pytree of arrays.
         projections: What the inputs of each matrix are multiplied by, (b, k, r); None leaves them as they are.
+        mesh: Devices over which the units of each part are spread; their number divides that of the units.
         on_progress: Called as ``on_progress(done, all)`` between parts.
 
     Returns:
@@ -192,7 +193,7 @@ def summed(
     """
     total = None
     for done, part in enumerate(draws.parts, 1):
-        found = _stepped(posed, state, projections, part, of=draws.of, layout=draws.layout, step=step)
+        found = _stepped(posed, state, projections, part, of=draws.of, layout=draws.layout, step=step, mesh=mesh)
         total = found if total is None else jax.tree.map(jnp.add, total, found)
         if on_progress is not None:
             jax.block_until_ready(total)  # what was only dispatched is not done
@@ -214,31 +215,26 @@ def drawn_rows(posed: Problem, draws: Draws, on_progress: Told | None = None) ->
     rows = []
     for done, part in enumerate(draws.parts, 1):
         found = np.asarray(_flat_gradients(posed, part, of=draws.of, layout=draws.layout))
-        rows.append(found.reshape(part.counts.size, -1, found.shape[-1])[np.asarray(part.counts).ravel() > 0])
+        rows.append(found.reshape(len(part.counts), -1, found.shape[-1])[np.asarray(part.counts) > 0])
         if on_progress is not None:
             on_progress(done, len(draws.parts))
     return np.concatenate([part.reshape(-1, part.shape[-1]) for part in rows]) / np.sqrt(draws.total)
 
 
 @precise_jit(static_argnames=("of", "layout"))
-def _flat_gradients(posed: Problem, part: Part, *, of: Of, layout: Layout) -> Float[Array, "k uc p"]:
-    drawn = lambda block: flat(layout.joined(_drawn(posed, block, None, of, layout).gradients()))  # noqa: E731
-    return jax.lax.map(drawn, part)
+def _flat_gradients(posed: Problem, part: Part, *, of: Of, layout: Layout) -> Float[Array, "uc p"]:
+    return flat(layout.joined(_drawn(posed, part, None, of, layout).gradients()))
 
 
-@precise_jit(static_argnames=("of", "layout", "step"))
-def _stepped(posed: Problem, state: Any, projections: Any, part: Part, *, of: Of, layout: Layout, step: Any) -> Any:
-    """Sums over blocks, one after the other, in the same memory."""
-    of_block = lambda block: step(state, _drawn(posed, block, projections, of, layout), layout)  # noqa: E731
-    first = jax.tree.map(lambda leaf: leaf[0], part)
-    if len(part.counts) == 1:
-        return of_block(first)
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(of_block, first))
-    add = lambda total, block: (jax.tree.map(jnp.add, total, of_block(block)), None)  # noqa: E731
-    return jax.lax.scan(add, zeros, part)[0]
+@precise_jit(static_argnames=("of", "layout", "step", "mesh"))
+def _stepped(
+    posed: Problem, state: Any, projections: Any, part: Part, *, of: Of, layout: Layout, step: Any, mesh: Any
+) -> Any:
+    part = Part(*(spread(side, mesh) for side in part))
+    return step(state, _drawn(posed, part, projections, of, layout), layout)
 
 
-def _drawn(posed: Problem, block: Part, projections: Any, of: Of, layout: Layout) -> Drawn:
+def _drawn(posed: Problem, part: Part, projections: Any, of: Of, layout: Layout) -> Drawn:
     def one(rows: jax.Array, weights: jax.Array, count: jax.Array, keys: jax.Array) -> Drawn:
         unit = posed.unit(rows, weights)
         layers = layers_of(_function(posed, of), posed.leaves(), unit, layout)
@@ -246,7 +242,7 @@ def _drawn(posed: Problem, block: Part, projections: Any, of: Of, layout: Layout
         found = Drawn(*sides_of(layers, posed.leaves().arrays, unit, signs, projections))
         return jax.tree.map(lambda leaf: leaf * count.astype(leaf.dtype), found)
 
-    return jax.vmap(one)(*block)
+    return jax.vmap(one)(*part)
 
 
 def _signs(keys: jax.Array, layers: Layers) -> Float[Array, "c r"]:

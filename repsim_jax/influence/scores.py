@@ -24,7 +24,7 @@ from repsim_jax.influence.examples import Examples
 from repsim_jax.influence.measurements import Measurement, Stability
 from repsim_jax.influence.problems import Batches, Problem, in_batches
 from repsim_jax.influence.pseudo import Told
-from repsim_jax.influence.whitened import squared_norms, whitens
+from repsim_jax.influence.whitened import gradients_at_once, squared_norms, stability_products, whitened_at_once
 
 # Groups of views for standard errors: each takes as long as the scores themselves.
 _VIEW_GROUPS = 4
@@ -312,10 +312,7 @@ def _pairwise(
         which = np.minimum(np.arange(number * size, (number + 1) * size), len(groups) - 1)
         seen, gradients = measured_gradients(posed, queries.rows(groups[which].ravel()), measurement, size=size)
         directions = curvature.solve(gradients, damping)
-        products = all_products(
-            posed, directions, jnp.asarray(batches.rows), jnp.asarray(batches.weights), scale, mode=mode, mesh=mesh
-        )
-        found = -batches.scattered(np.asarray(products), len(posed.train))
+        found = -_products(posed, directions, batches, scale, mode, mesh)
         return {"values": found, "measurements": np.asarray(seen)}
 
     for number in range(count):
@@ -327,6 +324,20 @@ def _pairwise(
     return np.concatenate(values)[: len(groups)], np.concatenate(measurements)[: len(groups)]
 
 
+def _products(posed: Problem, directions: Any, batches: Batches, scale: float, mode: Mode, mesh: Any) -> np.ndarray:
+    """Derivatives (m, n) of what each training example adds along directions."""
+    n = len(posed.train)
+    if mode == "batch":
+        dealt = jnp.asarray(batches.rows), jnp.asarray(batches.weights)
+        return batches.scattered(np.asarray(all_products(posed, directions, *dealt, scale, mode=mode, mesh=mesh)), n)
+    # examples do not meet: they are taken in blocks of one length, the last filled with its last example
+    devices = 1 if mesh is None else mesh.devices.size
+    size = -(-min(n, gradients_at_once(posed, posed.stability)) // devices) * devices
+    blocks = np.minimum(np.arange(-(-n // size) * size), n - 1).reshape(-1, size)
+    found = [stability_products(posed, directions, jnp.asarray(rows), mesh=mesh) for rows in blocks]
+    return np.concatenate([np.asarray(one) for one in found], axis=1)[:, :n]
+
+
 def _own(
     key: jax.Array, posed: Problem, measurement: Any, curvature: Curvature, mode: Mode, damping: Damping, block: int,
     mesh: Any, kept: Kept, told: Told | None,
@@ -336,10 +347,11 @@ def _own(
     scale = 1 / np.count_nonzero(batches.weights.any(1))
     num_batches, b = batches.rows.shape
     values, measurements = np.zeros((2, num_batches, b))
-    size = min(block, b)
+    # where both sides are the same gradient, it is taken once
+    same = mode == "paper" and measurement is posed.stability
+    squared = whitened_at_once(posed, curvature, measurement) if same else 0
+    size = min(block, b, squared or block)
     starts, first_places = range(0, num_batches, devices), range(0, b, size)
-    # then both sides are the same gradient
-    squared = mode == "paper" and measurement is posed.stability and whitens(posed, curvature, measurement)
 
     def block_of(examples: Examples, taken: jax.Array, weights: jax.Array, places: np.ndarray) -> Scored:
         if squared:

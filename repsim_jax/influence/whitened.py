@@ -15,7 +15,7 @@ from repsim_jax.influence.derivatives import spread
 from repsim_jax.influence.examples import Examples
 from repsim_jax.influence.problems import Problem
 from repsim_jax.influence.pseudo import Drawn, units_at_once
-from repsim_jax.kernels.layerwise import Layers, Layout, layers_as, sides_of
+from repsim_jax.kernels.layerwise import Layers, Layout, layers_as, layers_of, plain_gradients, sides_of
 from repsim_jax.linalg import precise_jit
 
 
@@ -38,22 +38,37 @@ class Whitening(Protocol):
         ...
 
 
-def whitens(posed: Problem, curvature: Any, measurement: Any) -> bool:
-    """Tells whether a measurement's gradients can be whitened layer by layer.
+def whitened_at_once(posed: Problem, curvature: Any, measurement: Any) -> int:
+    """Of how many examples the gradients of a measurement are whitened at once.
 
     Args:
         posed: The problem.
         curvature: Any curvature.
+        measurement: What is measured.
+
+    Returns:
+        0 where the curvature is not made up of layers, the measurement is of several queries together, or it uses
+        parameters in another way than the function on which the curvature was fitted.
+    """
+    if not isinstance(curvature, Whitening) or measurement.num_queries != 1:
+        return 0
+    layers = _layers(posed, curvature, measurement, jax.eval_shape(posed.train.rows(slice(0, 1)).seen))
+    return units_at_once(layers) if layers else 0
+
+
+def gradients_at_once(posed: Problem, measurement: Any) -> int:
+    """Of how many examples the gradients of a measurement are held at once.
+
+    Args:
+        posed: The problem.
         measurement: Of single queries.
 
     Returns:
-        False where the curvature is not made up of layers, or the measurement uses parameters in another way than the
-        function on which it was fitted.
+        At least 1.
     """
-    if not isinstance(curvature, Whitening) or measurement.num_queries != 1:
-        return False
     seen = jax.eval_shape(posed.train.rows(slice(0, 1)).seen)
-    return _layers(posed, curvature, measurement, seen) is not None
+    example = jax.ShapeDtypeStruct(seen.shape[1:], seen.dtype)
+    return units_at_once(layers_of(_measured(posed, measurement), posed.leaves(), example))
 
 
 def _layers(posed: Problem, curvature: Whitening, measurement: Any, seen: Any) -> Layers | None:
@@ -73,7 +88,7 @@ def squared_norms(
 
     Args:
         posed: The problem.
-        curvature: One that ``whitens``.
+        curvature: One that can whiten.
         queries: Examples.
         measurement: What is measured.
         damping: What is added to the curvature.
@@ -82,14 +97,8 @@ def squared_norms(
     Returns:
         (m,) measurements, and (m,) squared norms.
     """
-
-    def norms(seen: jax.Array) -> tuple[jax.Array, jax.Array]:
-        values, rows = _rows(posed, curvature, seen, measurement, damping)
-        return values, sum((jnp.square(row).sum(1) for row in rows), jnp.zeros_like(values))
-
-    if mesh is not None:
-        return norms(spread(queries.seen(), mesh))
-    return _in_blocks(norms, posed, curvature, measurement, queries.seen())
+    values, rows = _rows(posed, curvature, spread(queries.seen(), mesh), measurement, damping)
+    return values, sum((jnp.square(row).sum(1) for row in rows), jnp.zeros_like(values))
 
 
 @precise_jit()
@@ -100,7 +109,7 @@ def whitened_rows(
 
     Args:
         posed: The problem.
-        curvature: One that ``whitens``.
+        curvature: One that can whiten.
         queries: Examples.
         measurement: What is measured.
         damping: What is added to the curvature.
@@ -108,12 +117,8 @@ def whitened_rows(
     Returns:
         (m,) measurements, and (m, r) rows; r is the number of parameters for ``EKFAC``, and of features for ``LoGra``.
     """
-
-    def rows(seen: jax.Array) -> tuple[jax.Array, jax.Array]:
-        values, found = _rows(posed, curvature, seen, measurement, damping)
-        return values, jnp.concatenate(found, axis=1)
-
-    return _in_blocks(rows, posed, curvature, measurement, queries.seen())
+    values, rows = _rows(posed, curvature, queries.seen(), measurement, damping)
+    return values, jnp.concatenate(rows, axis=1)
 
 
 def _rows(
@@ -131,15 +136,22 @@ def _rows(
     return values[:, 0], curvature.whitened(jax.vmap(drawn)(seen), damping)
 
 
-def _in_blocks(function: Any, posed: Problem, curvature: Any, measurement: Any, seen: jax.Array) -> Any:
-    """A function of examples, of as many at a time as are held at once."""
-    layers = _layers(posed, curvature, measurement, seen)
-    assert layers is not None
-    size = units_at_once(layers)
-    if len(seen) <= size:
-        return function(seen)
-    count = -(-len(seen) // size)
-    each = -(-len(seen) // count)
-    which = jnp.minimum(jnp.arange(count * each), len(seen) - 1).reshape(count, each)
-    found = jax.lax.map(lambda rows: function(seen[rows]), which)
-    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[: len(seen)], found)
+@precise_jit(static_argnames=("mesh",))
+def stability_products(
+    posed: Problem, directions: list[Float[Array, "m *shape"]], rows: jax.Array, *, mesh: Any = None
+) -> Float[Array, "m u"]:
+    """Derivatives of the stability of training examples along directions, by one gradient of each example.
+
+    Args:
+        posed: The problem.
+        directions: For each parameter an array (m, *shape).
+        rows: (u,) numbers of the examples.
+        mesh: Devices over which examples are spread.
+
+    Returns:
+        (m, u) array.
+    """
+    seen = spread(posed.train.rows(rows).seen(), mesh)
+    gradients = plain_gradients(_measured(posed, posed.stability), posed.leaves(), seen)
+    products = [v.reshape(len(v), -1) @ g.reshape(len(g), -1).T for v, g in zip(directions, gradients, strict=True)]
+    return sum(products, jnp.zeros((), products[0].dtype))

@@ -11,7 +11,7 @@ from repsim_jax.linalg.precision import precise_jit
 from repsim_jax.linalg.products import batch_squared_products, squared_products
 from repsim_jax.linalg.ranks import average_ranks, round_significant
 from repsim_jax.linalg.scaling import center, power_of_two, power_of_two_scale, standardize
-from repsim_jax.linalg.symmetric import column_gram
+from repsim_jax.linalg.symmetric import mirrored, upper_strips
 from repsim_jax.linalg.tiles import SquaredProducts, TileSums, row_blocks, tile_products, tile_sums
 
 __all__ = [
@@ -27,12 +27,12 @@ __all__ = [
     "average_ranks",
     "batch_squared_products",
     "center",
-    "column_gram",
     "compact",
     "in_layer_order",
     "lanczos",
     "largest",
     "mapped",
+    "mirrored",
     "nearest_by_views",
     "nearest_rows",
     "orthonormal_basis",
@@ -52,4 +52,5 @@ __all__ = [
     "tile_sums",
     "unit_rows",
     "unstacked",
+    "upper_strips",
 ]

@@ -11,19 +11,29 @@ _STRIPS = 4
 _NARROW = 256
 
 
-def column_gram(x: Float[Array, "n d"]) -> Float[Array, "d d"]:
-    """The products of all pairs of columns, of which those below the diagonal are copied.
+def upper_strips(x: Float[Array, "n d"]) -> list[Float[Array, "s t"]]:
+    """Products of columns on and above the diagonal, in strips of rows; those of parts of X add up to those of X.
 
     Args:
         x: Any matrix.
 
     Returns:
-        X^T X, symmetric to the last bit where it is wide enough to be computed in strips.
+        Strips of X^T X, each from its diagonal block on; a single one where X is narrow.
     """
     d = x.shape[1]
-    if d < _NARROW:
-        return x.T @ x
-    edges = [-(-d * i // _STRIPS) for i in range(_STRIPS + 1)]
-    strips = [x[:, start:stop].T @ x[:, start:] for start, stop in itertools.pairwise(edges)]
-    upper = jnp.concatenate([jnp.pad(strip, ((0, 0), (start, 0))) for strip, start in zip(strips, edges, strict=False)])
+    edges = [-(-d * i // _STRIPS) for i in range(_STRIPS + 1)] if d >= _NARROW else [0, d]
+    return [x[:, start:stop].T @ x[:, start:] for start, stop in itertools.pairwise(edges)]
+
+
+def mirrored(strips: list[Float[Array, "s t"]]) -> Float[Array, "d d"]:
+    """A symmetric matrix from its ``upper_strips``.
+
+    Args:
+        strips: Its strips.
+
+    Returns:
+        The matrix; what is below the diagonal is copied.
+    """
+    d = strips[0].shape[1]
+    upper = jnp.concatenate([jnp.pad(strip, ((0, 0), (d - strip.shape[1], 0))) for strip in strips])
     return jnp.triu(upper) + jnp.triu(upper, 1).T
