@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from repsim_jax.report.audits import Audit
 
 _GOOD, _COPIES, _BROKEN = 400, 16, 12
-_STEPS, _BATCH, _VIEWS = 300, 128, 4
+_STEPS, _BATCH, _VIEWS = 300, 128, 3
 _QUERIES, _TOP = 6, 6
 
 
@@ -88,11 +88,11 @@ def _audited(key: Any, planted: _Planted) -> "Audit":
             key_train, planted.x, DigitViews(), network=network, recipe=recipe, on_progress=on_progress
         )
     train = influence.augmented(key_views, planted.x, DigitViews(), num_views=_VIEWS)
-    posed = influence.problem_of(trained, network, train, "simclr", batch_size=len(planted.x))
-    curvature = influence.ekfac(key_fit, posed, num_samples=256)
+    posed = influence.problem_of(trained, network, train, "simclr", batch_size=_BATCH)
+    curvature = influence.ekfac(key_fit, posed, num_samples=128)
     with bar("self-influence") as on_progress:
         found = influence.self_influence(
-            key_score, posed, curvature=curvature, view_groups=2, block=64, on_progress=on_progress
+            key_score, posed, curvature=curvature, view_groups=0, block=64, on_progress=on_progress
         )
     embeddings: Any = representations(posed, planted.x)
     own: Any = found.values
