@@ -9,7 +9,8 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     help="Which training examples made this representation? Without labels: who is memorized, who helped or harmed a "
-    "query, who is a copy, who is rare. RUN is a folder; each command adds to it, and goes on where it was stopped.",
+    "query, who is a copy, who is rare. RUN is a folder; each command adds to it, and goes on where it was stopped. "
+    "For example: repsim influence fit digits --out RUN; repsim influence score RUN; repsim influence report RUN",
 )
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, from `repsim influence fit`.")]

@@ -35,7 +35,7 @@ SCHEMA = "repsim.influence.curvature/1"
 _ABOUT = "about"
 _KINDS: dict[str, type] = {kind.__name__: kind for kind in (EKFAC, Eigen, Identity, LoGra, RandomProjection, Rows)}
 # What numpy and zipfile raise for files that are cut, damaged, or no archives of plain arrays.
-_UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+_UNREADABLE = (OSError, ValueError, TypeError, AttributeError, KeyError, EOFError, zipfile.BadZipFile)
 
 
 def save_arrays(path: Path, arrays: Mapping[str, np.ndarray], about: Mapping[str, Any] | None = None) -> None:
@@ -73,12 +73,8 @@ def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     if not path.is_file():
         raise FileError(path, "no such file. Give the command that writes it first: repsim influence fit.")
     try:
-        with path.open("rb") as file:
-            if not zipfile.is_zipfile(file):
-                raise ValueError("no archive")
-            file.seek(0)
-            with np.load(file, allow_pickle=False) as archive:
-                found = {name: archive[name] for name in archive.files}
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            found = {name: archive[name] for name in archive.files}
         about = json.loads(found.pop(_ABOUT).tobytes())
     except _UNREADABLE as error:
         raise CorruptFileError(path, f"is damaged or not ours ({error}). Delete it and compute it again.") from error

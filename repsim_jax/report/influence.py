@@ -129,9 +129,9 @@ def honesty(audit: Audit) -> list[tuple[str, str]]:
     if audit.density is not None:
         both = _rank_correlation(audit.self_influence, audit.density)
         first = max(1, round(_FIRST_SHARE * len(audit.ids)))
-        common = np.intersect1d(np.argsort(-audit.self_influence)[:first], np.argsort(-audit.density)[:first])
+        alike = np.intersect1d(np.argsort(-audit.self_influence)[:first], np.argsort(-audit.density)[:first])
         text = f"self-influence and sparseness correlate by {both:.2f} (Spearman, n = {len(audit.ids):,}); of the "
-        text += f"{first:,} highest by one, {len(common):,} are among the {first:,} highest by the other"
+        text += f"{first:,} highest by one, {len(alike):,} are among the {first:,} highest by the other"
         told.append(("influence is not outlierness", text))
     if audit.standard_errors is not None and (audit.self_influence != 0).any():
         noise = np.square(audit.standard_errors).mean() / max(np.var(audit.self_influence), 1e-300)
@@ -258,7 +258,7 @@ def _page(audit: Audit, drawn: dict[str, Picture], names: list[str]) -> str:
 
 def _meanings() -> dict[str, str]:
     """What the quadrants are, in the words of those who made them."""
-    from repsim_jax.influence.curation.quadrants import MEANINGS
+    from repsim_jax.influence.curation.typicality import MEANINGS
 
     return MEANINGS
 
