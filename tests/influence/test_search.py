@@ -12,7 +12,17 @@ import numpy as np
 import pytest
 
 from repsim_jax.errors import BadArrayError, CorruptFileError, MissingPackageError, StoreMismatchError
-from repsim_jax.influence import Damping, Distance, Identity, Uniformity, influence, logra, random_projection
+from repsim_jax.influence import (
+    Damping,
+    Distance,
+    Identity,
+    LoGra,
+    Problem,
+    Uniformity,
+    influence,
+    logra,
+    random_projection,
+)
 from repsim_jax.influence.search import (
     Exact,
     Found,
@@ -246,12 +256,16 @@ def test_recall_counts_what_was_found():
         recall(truth, Found(np.zeros((1, 2)), np.asarray([[1, 2]])))
 
 
+@pytest.fixture(scope="module")
+def projected() -> tuple[Problem, LoGra]:
+    posed = cases.small_problem(batch_size=6)
+    return posed, logra(KEY, posed, rank=2, num_samples=64)
+
+
 @pytest.mark.parametrize(("kind", "mode"), [("logra", "batch"), ("random_projection", "paper")])
-def test_the_top_of_the_index_is_the_top_of_the_influence_matrix(tmp_path, kind: str, mode):
-    posed, damping = cases.small_problem(batch_size=6), Damping(relative=0.3)
-    if kind == "logra":
-        curvature = logra(KEY, posed, rank=2, num_samples=64)
-    else:
+def test_the_top_of_the_index_is_the_top_of_the_influence_matrix(tmp_path, projected, kind: str, mode):
+    (posed, curvature), damping = projected, Damping(relative=0.3)
+    if kind == "random_projection":
         curvature = random_projection(KEY, posed, dimension=16, num_samples=64)
     queries = cases.examples(slice(0, 5))
     dense = influence(KEY, posed, queries, curvature=curvature, mode=mode, damping=damping).values
@@ -265,35 +279,33 @@ def test_the_top_of_the_index_is_the_top_of_the_influence_matrix(tmp_path, kind:
         np.testing.assert_allclose(got.values / scale, np.take_along_axis(dense, order, 1) / scale, atol=2e-5)
 
 
-def test_stored_features_resume_and_notice_another_model(tmp_path):
-    posed = cases.small_problem(batch_size=4)
-    curvature = logra(KEY, posed, rank=2, num_samples=64)
+def test_stored_features_resume_and_notice_another_model(tmp_path, projected):
+    posed, curvature = projected
 
     def stops(done: int, every: int) -> None:
-        assert every == 3
-        if done == 2:
+        assert every == 2
+        if done == 1:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        store_features(KEY, posed, tmp_path / "a", curvature=curvature, on_progress=stops)
-    assert len(Exact(tmp_path / "a")) == 8
+        store_features(KEY, posed, tmp_path / "a", curvature=curvature, block=4, on_progress=stops)
+    assert len(Exact(tmp_path / "a")) == 6
     for name in "ab":
-        store_features(KEY, posed, tmp_path / name, curvature=curvature)
+        store_features(KEY, posed, tmp_path / name, curvature=curvature, block=4)
     files = sorted(path.name for path in (tmp_path / "a").iterdir())
     assert files == sorted(path.name for path in (tmp_path / "b").iterdir())
     assert [(tmp_path / "a" / name).read_bytes() for name in files] == [
         (tmp_path / "b" / name).read_bytes() for name in files
     ]
-    other = cases.small_problem(train=cases.examples(slice(0, 11)), batch_size=4)
+    other = cases.small_problem(train=cases.examples(slice(0, 11)), batch_size=6)
     with pytest.raises(StoreMismatchError, match="another model"):
         store_features(KEY, other, tmp_path / "a", curvature=curvature)
     with pytest.raises(StoreMismatchError, match="another model"):
         store_features(jax.random.key(1), posed, tmp_path / "a", curvature=curvature)
 
 
-def test_features_are_of_projections_and_single_queries(tmp_path):
-    posed = cases.small_problem()
-    curvature = logra(KEY, posed, rank=2, num_samples=64)
+def test_features_are_of_projections_and_single_queries(tmp_path, projected):
+    posed, curvature = projected
     with pytest.raises(BadArrayError, match="from logra or random_projection; got Identity"):
         store_features(KEY, posed, tmp_path, curvature=Identity())  # pyright: ignore[reportArgumentType]
     with pytest.raises(BadArrayError, match="block >= 1"):
