@@ -1,70 +1,119 @@
 """Does influence foretell what training without examples does? python benchmarks/influence_lds.py --seeds 0 1 2.
 
-A small network learns digits by a self-supervised objective; it is trained again on random halves of the examples, and
-without each one of them. The linear datamodeling score (LDS) is Spearman's correlation, over the halves, of summed
-influence with the stability that was measured, averaged over queries. Every mode and curvature is in one table, beside
-the cosine of embeddings; the ceiling is what a perfect predictor of the expected outcome would reach against training
-from one more seed.
+A small network learns digits by a self-supervised objective. It is trained again on random halves of the examples, on
+random nine tenths, and without each one of them, from the same weights and with the same views. What was measured is the
+stability of the training examples' own views, and of digits that were never trained on.
 
-Writes benchmarks/results/influence_lds.json.
+The columns: the linear datamodeling score (LDS), Spearman's correlation over subsets of summed influence with what was
+measured, averaged over queries; ``held_out`` is that of digits never trained on; ``leave_one_out`` is Spearman's
+correlation over examples; ``memorization`` is that of self-influence with how much less stable an example is in models
+that were trained without it (halves), and ``self`` with leaving out that one alone. The ceiling is what the expected
+outcome would reach against training from other weights. "own presence" knows nothing but whether a query is in the subset
+itself, and "leave-one-out itself" sums what was measured: how far examples act one by one at all.
+
+Writes benchmarks/results/influence_lds_digits.json after each objective and seed.
 """
 
 import argparse
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from _record import record
+from scipy.stats import rankdata
 
 from repsim_jax import influence as inf
 from repsim_jax.data import open_source
-from repsim_jax.influence.counterfactual import spearman
 from repsim_jax.linalg import unit_rows
 
-WIDTHS = (64, 32, 16)
-TRAIN_VIEWS, QUERY_VIEWS = 2, 8
-DAMPINGS = (0.01, 0.1, 1.0)
+WIDTHS = (16, 24, 12)
+WEIGHT_DECAY = {"SimCLR": 1e-3, "BYOL": 1e-3, "BarlowTwins": 1e-3, "VICReg": 1e-2}
+SHARES = (0.5, 0.9)
+VIEWS, HELD_OUT, TARGET_DECAY = 4, 40, 0.9
+
+
+def predictor(params: Any, z: jax.Array) -> jax.Array:
+    """BYOL's predictor, linear.
+
+    Args:
+        params: From ``initial``.
+        z: (n, 12) embeddings.
+
+    Returns:
+        (n, 12) array.
+    """
+    return z @ params["predictor"]["kernel"]
+
+
 OBJECTIVES: dict[str, inf.Objective] = {
-    "SimCLR": inf.SimCLR(), "BarlowTwins": inf.BarlowTwins(0.05), "VICReg": inf.VICReg(),
-    "SpectralContrastive": inf.SpectralContrastive(),
+    "VICReg": inf.VICReg(), "SimCLR": inf.SimCLR(), "BarlowTwins": inf.BarlowTwins(0.05),
+    "BYOL": inf.BYOL(predictor=predictor),
 }  # fmt: skip
 
 
 def augment(key: jax.Array, x: jax.Array) -> jax.Array:
-    """A shift by at most one pixel, another contrast, and noise.
+    """A shift by at most half a pixel, another contrast, and noise.
 
     Args:
         key: Random key.
-        x: (64,) a digit in [-1/2, 1/2].
+        x: (64,) a digit in [0, 1].
 
     Returns:
         One view of it.
     """
     key_shift, key_contrast, key_noise = jax.random.split(key, 3)
-    padded = jnp.pad(x.reshape(8, 8), 1, constant_values=-0.5)
-    shifted = jax.lax.dynamic_slice(padded, jax.random.randint(key_shift, (2,), 0, 3), (8, 8)).ravel()
+    shift = jax.random.uniform(key_shift, (2,), minval=-0.5, maxval=0.5)
+    shifted = jax.image.scale_and_translate(
+        x.reshape(8, 8), (8, 8), (0, 1), jnp.ones(2), shift, "linear", antialias=False
+    ).ravel()
     contrast = jax.random.uniform(key_contrast, (), minval=0.8, maxval=1.2)
     return contrast * shifted + 0.1 * jax.random.normal(key_noise, x.shape)
 
 
-def initial(key: jax.Array) -> dict[str, Any]:
-    """Weights of a network of one hidden layer.
+def digits(seed: int, n: int) -> tuple[inf.Examples, inf.Examples]:
+    """Digits along their first principal directions.
+
+    Args:
+        seed: Draws the digits and their views.
+        n: How many to train on.
+
+    Returns:
+        Training examples, and others.
+    """
+    source = open_source("digits")
+    every = np.stack([source.get(i) for i in range(len(source))]).astype(np.float32).reshape(len(source), 64)
+    every /= every.max()
+    rows = np.random.default_rng(seed).permutation(len(every))[: n + HELD_OUT]
+    seen = np.asarray(inf.augmented(jax.random.key(seed), every[rows], augment, num_views=VIEWS).seen())
+    directions = np.linalg.svd(every - every.mean(0), full_matrices=False)[2][: WIDTHS[0]]
+    short = ((seen - every.mean(0)) @ directions.T / ((every - every.mean(0)) @ directions.T).std()).astype(np.float32)
+    return inf.with_views(short[:n, 0], short[:n, 1:]), inf.with_views(short[n:, 0], short[n:, 1:])
+
+
+def initial(key: jax.Array, name: str) -> dict[str, Any]:
+    """Weights of a network of one hidden layer; for BYOL, of a predictor too.
 
     Args:
         key: Random key.
+        name: Of the objective.
 
     Returns:
         Parameters.
     """
-    layers = zip(jax.random.split(key, len(WIDTHS) - 1), WIDTHS, WIDTHS[1:], strict=False)
-    return {
+    keys = jax.random.split(key, len(WIDTHS))
+    layers = zip(keys[1:], WIDTHS[:-1], WIDTHS[1:], strict=True)
+    made: dict[str, Any] = {
         f"layer_{i}": {"kernel": jax.random.normal(k, (a, b)) / a**0.5, "bias": jnp.zeros(b)}
         for i, (k, a, b) in enumerate(layers)
     }
+    if name != "BYOL":
+        return made
+    return made | {"predictor": {"kernel": jnp.eye(WIDTHS[-1]) + 0.1 * jax.random.normal(keys[0], (WIDTHS[-1],) * 2)}}
 
 
 def embed(params: Any, x: jax.Array) -> jax.Array:
@@ -72,29 +121,32 @@ def embed(params: Any, x: jax.Array) -> jax.Array:
 
     Args:
         params: From ``initial``.
-        x: (n, 64).
+        x: (n, 16).
 
     Returns:
-        (n, 16) embeddings.
+        (n, 12) embeddings.
     """
     hidden = jnp.tanh(x @ params["layer_0"]["kernel"] + params["layer_0"]["bias"])
     return hidden @ params["layer_1"]["kernel"] + params["layer_1"]["bias"]
 
 
-def optimizer(num_steps: int) -> optax.GradientTransformation:
-    """Adam with weight decay in the gradient, and a rate that falls to zero, so that it ends where the gradient does.
+def training(name: str, num_steps: int) -> dict[str, Any]:
+    """Adam, with weight decay in the gradient, at a rate that falls to zero, so that it ends where the gradient does.
 
     Args:
+        name: Of the objective.
         num_steps: Updates.
 
     Returns:
-        From optax.
+        Options of ``retrained`` and ``metagradient``.
     """
-    return optax.chain(
-        optax.add_decayed_weights(1e-3),
+    optimizer = optax.chain(
+        optax.add_decayed_weights(WEIGHT_DECAY[name]),
         optax.scale_by_adam(eps_root=1e-12),
         optax.scale_by_learning_rate(optax.cosine_decay_schedule(1e-2, num_steps)),
     )
+    decay = TARGET_DECAY if name == "BYOL" else None
+    return {"optimizer": optimizer, "num_steps": num_steps, "views_per_step": 2, "target_decay": decay}
 
 
 def curvatures(key: jax.Array, posed: inf.Problem) -> Iterator[tuple[str, Any]]:
@@ -108,61 +160,120 @@ def curvatures(key: jax.Array, posed: inf.Problem) -> Iterator[tuple[str, Any]]:
         Name and curvature.
     """
     fits: dict[str, Callable[[], Any]] = {
+        "ekfac, objective": lambda: inf.ekfac(key, posed),
+        "ekfac, alignment": lambda: inf.ekfac(key, posed, of="alignment"),
         "identity": inf.Identity,
         "dense, objective": lambda: inf.dense(key, posed),
         "dense, alignment": lambda: inf.dense(key, posed, of="alignment"),
         "dense, |Hessian|": lambda: inf.dense(key, posed, of="hessian"),
-        "ekfac, objective": lambda: inf.ekfac(key, posed),
-        "ekfac, alignment": lambda: inf.ekfac(key, posed, of="alignment"),
-        "logra 16, alignment": lambda: inf.logra(key, posed, of="alignment"),
-        "projection 512, alignment": lambda: inf.random_projection(key, posed, of="alignment"),
+        "logra 8, objective": lambda: inf.logra(key, posed, rank=8),
+        "projection 256, objective": lambda: inf.random_projection(key, posed, dimension=256),
         "low rank 64, |Hessian|": lambda: inf.low_rank(key, posed),
+        "woodbury 512, alignment": lambda: inf.woodbury(key, posed, num_samples=512),
     }
     yield from ((name, fit()) for name, fit in fits.items())
 
 
-def truth(key: jax.Array, start: inf.Problem, queries: inf.Examples, masks: np.ndarray, steps: int) -> Any:
-    """What training without examples does.
+class Truth(NamedTuple):
+    """What training without examples did.
+
+    Attributes:
+        posed: The trained problem.
+        masks: (s, n) subsets of each share.
+        own: (s, n) outcomes of training examples, for each share.
+        others: (s, m) outcomes of digits never trained on, for each share.
+        left_out: (n, n) by how much each example raises each training example's stability.
+        left_out_others: (m, n) by how much it raises that of the others.
+        ceilings: Noise ceilings.
+    """
+
+    posed: inf.Problem
+    masks: list[np.ndarray]
+    own: list[np.ndarray]
+    others: list[np.ndarray]
+    left_out: np.ndarray
+    left_out_others: np.ndarray
+    ceilings: dict[str, float]
+
+
+def truth(key: jax.Array, start: inf.Problem, others: inf.Examples, name: str, settings: argparse.Namespace) -> Truth:
+    """Trains without examples.
 
     Args:
         key: Random key.
         start: The problem before training.
-        queries: The queries.
-        masks: (s, n) subsets.
-        steps: Updates.
+        others: Digits that are never trained on.
+        name: Of the objective.
+        settings: From the command line.
 
     Returns:
-        The trained problem, outcomes (s, n) of the subsets, and by how much each example raises each query (n, n).
+        What came out.
     """
-    n = len(start.train)
-    together = np.concatenate([np.ones((1, n), bool), masks, inf.leave_one_out(n)])
-    params = inf.retrained(key, start, together, optimizer=optimizer(steps), num_steps=steps)
-    measured = inf.outcomes(start, params, queries)
+    n, count = settings.n, settings.subsets
+    key_train, key_other, *keys = jax.random.split(key, 2 + len(SHARES))
+    how = training(name, settings.steps)
+    masks = [inf.random_subsets(k, n, num_subsets=count, share=share) for k, share in zip(keys, SHARES, strict=True)]
+    together = np.concatenate([np.ones((1, n), bool), *masks, inf.leave_one_out(n)])
+    params = inf.retrained(key_train, start, together, **how)
+    own, held = (inf.outcomes(start, params, queries) for queries in (start.train, others))
+    again = inf.retrained(
+        key_other,
+        replace(start, params=initial(key_other, name)),
+        np.concatenate([m[: count // 2] for m in masks]),
+        **how,
+    )
+    ceilings, parts = {}, []
+    for label, seen, queries in (("own", own, start.train), ("held_out", held, others)):
+        repeats = np.split(inf.outcomes(start, again, queries), len(SHARES))
+        parts.append(np.split(seen[1 : 1 + len(SHARES) * count], len(SHARES)))
+        for share, one, other in zip(SHARES, parts[-1], repeats, strict=True):
+            ceilings[f"{label}_{share}"] = inf.noise_ceiling(np.stack([one[: count // 2], other]))
+    rest = slice(1 + len(SHARES) * count, None)
     trained = replace(start, params=jax.tree.map(lambda leaf: leaf[0], params))
-    return trained, measured[1 : 1 + len(masks)], (measured[0] - measured[1 + len(masks) :]).T
+    return Truth(trained, masks, *parts, (own[0] - own[rest]).T, (held[0] - held[rest]).T, ceilings)
 
 
-def judged(key: jax.Array, values: np.ndarray, masks: np.ndarray, halves: np.ndarray, left_out: np.ndarray) -> dict:
-    """How well influence foretold both truths.
+def correlations(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Spearman's correlation of each row with the same row of another array; zero where one is constant.
 
     Args:
-        key: Random key of the interval.
-        values: (n, n) influence.
-        masks: (s, n) subsets.
-        halves: (s, n) outcomes of subsets.
-        left_out: (n, n) by how much each example raised each query.
+        left: (m, n).
+        right: (m, n).
+
+    Returns:
+        (m,).
+    """
+    ranks = [rankdata(side, axis=1) for side in (left, right)]
+    a, b = (side - side.mean(1, keepdims=True) for side in ranks)
+    size = np.sqrt(np.square(a).sum(1) * np.square(b).sum(1))
+    return (a * b).sum(1) / np.where(size > 0, size, 1)
+
+
+def judged(key: jax.Array, own: np.ndarray, others: np.ndarray, true: Truth) -> dict[str, Any]:
+    """How well influence foretold it all.
+
+    Args:
+        key: Random key of the intervals.
+        own: (n, n) influence on training examples.
+        others: (m, n) influence on others.
+        true: From ``truth``.
 
     Returns:
         Scores by name.
     """
-    score = inf.datamodeling_score(key, values, masks, halves)
-    of_queries = [spearman(one, other) for one, other in zip(values, left_out, strict=True)]
-    return {
-        "lds": score.value,
-        "lds_interval_95": list(score.interval),
-        "leave_one_out": float(np.mean(of_queries)),
-        "self": spearman(-np.diag(values), -np.diag(left_out)),
-    }
+    line: dict[str, Any] = {}
+    for share, masks, mine, held in zip(SHARES, true.masks, true.own, true.others, strict=True):
+        for label, values, outcomes in (("lds", own, mine), ("held_out", others, held)):
+            score = inf.datamodeling_score(key, values, masks, outcomes, num_resamples=60)
+            line[f"{label}_{share}"], line[f"{label}_{share}_interval_95"] = score.value, list(score.interval)
+    halves, outcomes = true.masks[0], true.own[0]
+    without = (outcomes * ~halves).sum(0) / (~halves).sum(0) - (outcomes * halves).sum(0) / halves.sum(0)
+    itself = -np.diag(own)[None]
+    line["memorization"] = float(correlations(itself, without[None])[0])
+    line["self"] = float(correlations(itself, -np.diag(true.left_out)[None])[0])
+    line["leave_one_out"] = float(correlations(own, true.left_out).mean())
+    line["leave_one_out_held_out"] = float(correlations(others, true.left_out_others).mean())
+    return line
 
 
 def one_seed(name: str, seed: int, settings: argparse.Namespace) -> dict[str, Any]:
@@ -176,69 +287,82 @@ def one_seed(name: str, seed: int, settings: argparse.Namespace) -> dict[str, An
     Returns:
         Scores by estimator.
     """
-    key_rows, key_views, key_init, key_masks, key_fit, key_other = jax.random.split(jax.random.key(seed), 6)
-    source = open_source("digits")
-    rows = np.asarray(jax.random.permutation(key_rows, len(source)))[: settings.n]
-    x = np.stack([source.get(int(i)) for i in rows]).astype(np.float32).reshape(settings.n, 64)
-    x = x / x.max() - 0.5
-    queries = inf.augmented(key_fit, x, augment, num_views=QUERY_VIEWS)
-    train = inf.augmented(key_views, x, augment, num_views=TRAIN_VIEWS)
-    start = inf.problem(embed, initial(key_init), train, objective=OBJECTIVES[name])
-    masks = inf.random_subsets(key_masks, settings.n, num_subsets=settings.subsets)
-    posed, halves, left_out = truth(key_fit, start, queries, masks, settings.steps)
-    other = replace(start, params=initial(key_other))
-    again = inf.retrained(key_fit, other, masks, optimizer=optimizer(settings.steps), num_steps=settings.steps)
-    ceiling = inf.noise_ceiling(np.stack([halves, inf.outcomes(other, again, queries)]))
-    unit = np.asarray(unit_rows(embed(posed.params, jnp.asarray(x))))
-    table = {"embedding cosine": judged(key_fit, -unit @ unit.T, masks, halves, left_out)}
-    table["leave-one-out itself"] = judged(key_fit, left_out, masks, halves, left_out)
-    for label, curvature in curvatures(key_fit, posed):
-        for mode in ("batch", "paper"):
-            for damping in DAMPINGS if label != "identity" else (0.1,):
-                options = {"curvature": curvature, "mode": mode, "damping": inf.Damping(damping)}
-                values = inf.influence(key_fit, posed, queries, **options).values
-                line = judged(key_fit, values, masks, halves, left_out)
-                table[f"{mode}; {label}; damping {damping}"] = line
-                print(f"{name} {seed} {mode:6s} {label:26s} {damping:5} " + told(line), flush=True)
-    return {"noise_ceiling": ceiling, "table": table}
+    key_init, key_train, key_fit = jax.random.split(jax.random.key(seed), 3)
+    train, others = digits(seed, settings.n)
+    start = inf.problem(
+        embed, initial(key_init, name), train, objective=OBJECTIVES[name], stability=inf.Stability("views")
+    )
+    began = time.process_time()
+    true = truth(key_train, start, others, name, settings)
+    result = {"noise_ceilings": true.ceilings, "retraining_cpu_s": round(time.process_time() - began, 1)}
+    table: dict[str, Any] = {}
+
+    def add(label: str, own: np.ndarray, held: np.ndarray) -> None:
+        line = table[label] = judged(key_fit, own, held, true)
+        told = " ".join(f"{key} {value:.2f}" for key, value in line.items() if "95" not in key)
+        print(f"{name} {seed} {label:44s} {told}", flush=True)
+
+    print(name, seed, result, flush=True)
+    baselines(true, others, add)
+    decay = WEIGHT_DECAY[name]
+    for label, curvature in curvatures(key_fit, true.posed):
+        dampings = {"damping 0.1": inf.Damping(0.1, decay)}
+        if label == "ekfac, objective":
+            balanced = inf.balanced_damping(true.posed, curvature=curvature, absolute=decay)
+            result["balanced damping"] = balanced.relative
+            dampings |= {f"damping {at}": inf.Damping(at, decay) for at in (0.001, 1.0)} | {
+                "damping balanced": balanced
+            }
+        both = label.startswith(("dense", "ekfac", "identity"))
+        for mode in ("batch", "paper") if both else ("paper",) if "alignment" in label else ("batch",):
+            for told, damping in dampings.items() if label != "identity" else [("no damping", inf.Damping())]:
+                how = {"curvature": curvature, "mode": mode, "damping": damping}
+                found = [inf.influence(key_fit, true.posed, queries, **how).values for queries in (train, others)]
+                add(f"{mode}; {label}; {told}", *found)
+    if seed in settings.metagradient_seeds:
+        key_steps = jax.random.split(key_train, 2 + len(SHARES))[0]  # those of the training that is followed back
+        how = training(name, settings.steps) | {"block": 40}
+        add("metagradient", *(inf.metagradient(key_steps, start, queries, **how).values for queries in (train, others)))
+    return result | {"table": table}
 
 
-def told(line: dict[str, Any]) -> str:
-    """One line of the table.
+def baselines(true: Truth, others: inf.Examples, add: Callable[[str, np.ndarray, np.ndarray], None]) -> None:
+    """What influence is compared with.
 
     Args:
-        line: From ``judged``.
-
-    Returns:
-        Text.
+        true: From ``truth``.
+        others: Digits that were never trained on.
+        add: Takes a label and both matrices.
     """
-    low, high = line["lds_interval_95"]
-    return (
-        f"LDS {line['lds']:.3f} [{low:.3f}, {high:.3f}]  leave-one-out {line['leave_one_out']:.3f}  "
-        f"self {line['self']:.3f}"
-    )
+    train = true.posed.train
+    add("leave-one-out itself", true.left_out, true.left_out_others)
+    add("own presence", -np.eye(len(train)), np.zeros((len(others), len(train))))
+    for label, made in (("embedding cosine", lambda x: embed(true.posed.params, x)), ("input cosine", lambda x: x)):
+        mine, theirs = (np.asarray(unit_rows(made(one.x))) for one in (train, others))
+        add(label, -mine @ mine.T, -theirs @ mine.T)
 
 
 def main() -> None:
     """Measures and records."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--metagradient-seeds", type=int, nargs="*", default=[], help="it takes as long as all else")
     parser.add_argument("--objectives", nargs="+", default=list(OBJECTIVES), choices=list(OBJECTIVES))
-    parser.add_argument("--n", type=int, default=150, help="training examples")
-    parser.add_argument("--subsets", type=int, default=128, help="random halves that are trained on")
-    parser.add_argument("--steps", type=int, default=800, help="updates of each training")
+    parser.add_argument("--n", type=int, default=64, help="training examples")
+    parser.add_argument("--subsets", type=int, default=48, help="random subsets of each share that are trained on")
+    parser.add_argument("--steps", type=int, default=400, help="updates of each training")
     parser.add_argument("--no-record", action="store_true", help="only print")
     settings = parser.parse_args()
-    found = {
-        name: {str(seed): one_seed(name, seed, settings) for seed in settings.seeds} for name in settings.objectives
-    }
-    if not settings.no_record:
-        how = {key: value for key, value in vars(settings).items() if key != "no_record"}
-        how |= {"widths": WIDTHS, "train_views": TRAIN_VIEWS, "query_views": QUERY_VIEWS, "data": "scikit-learn digits"}
-        path = record(
-            "influence_lds", {"settings": how, **found}, seeds=settings.seeds, packages=("optax", "scikit-learn")
-        )
-        print(f"wrote {path.name}")
+    how = {key: value for key, value in vars(settings).items() if key != "no_record"}
+    how |= {"widths": WIDTHS, "views": VIEWS, "held_out": HELD_OUT, "weight_decay": WEIGHT_DECAY}
+    how |= {"byol_target_decay": TARGET_DECAY, "data": "scikit-learn digits"}
+    found: dict[str, Any] = {name: {} for name in settings.objectives}
+    for seed in settings.seeds:
+        for name in settings.objectives:
+            found[name][str(seed)] = one_seed(name, seed, settings)
+            if not settings.no_record:
+                result = {"settings": how, **found}
+                record("influence_lds_digits", result, seeds=settings.seeds, packages=("optax", "scikit-learn"))
 
 
 if __name__ == "__main__":

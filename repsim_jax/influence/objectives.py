@@ -8,7 +8,7 @@ is convex in some outputs, r is these outputs, scaled by the roots of its second
 
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import jax
@@ -211,6 +211,7 @@ class SimSiam(_OfPairs):
     Attributes:
         predictor: ``predictor(params, z)`` gives (n, q) from the parameters of the whole model.
         stop_gradient: Whether the predicted embedding is held fast in the gradient, as in training.
+        target_params: Parameters that the predicted embedding is made by, where these are not the model's own.
 
     Source:
         Chen and He 2021, arXiv 2011.10566, equation 4.
@@ -218,10 +219,13 @@ class SimSiam(_OfPairs):
 
     predictor: Embed = field(metadata=_STATIC)
     stop_gradient: bool = field(default=True, metadata=_STATIC)
+    target_params: Any = field(default=None, kw_only=True)
 
     def _sides(self, embed: Embed, params: Any, views: jax.Array) -> Any:
         z = _embedded(embed, params, views)
         predicted = self.predictor(params, z.reshape(-1, z.shape[-1])).reshape(z.shape)
+        if self.target_params is not None:
+            return predicted, _embedded(embed, self.target_params, views)
         return predicted, jax.lax.stop_gradient(z) if self.stop_gradient else z
 
     def _loss(self, first: Any, second: Any, weights: jax.Array) -> jax.Array:
@@ -254,8 +258,9 @@ class BYOL(_OfPairs):
     def _sides(self, embed: Embed, params: Any, views: jax.Array) -> Any:
         z = _embedded(embed, params, views)
         predicted = self.predictor(params, z.reshape(-1, z.shape[-1])).reshape(z.shape)
-        target = z if self.target_params is None else _embedded(embed, self.target_params, views)
-        return predicted, jax.lax.stop_gradient(target)
+        if self.target_params is not None:
+            return predicted, _embedded(embed, self.target_params, views)
+        return predicted, jax.lax.stop_gradient(z)
 
     def _loss(self, first: Any, second: Any, weights: jax.Array) -> jax.Array:
         return 2 + negative_cosine(first[0], second[1], weights) + negative_cosine(second[0], first[1], weights)
@@ -263,6 +268,23 @@ class BYOL(_OfPairs):
     def _residuals(self, first: Any, second: Any, weights: jax.Array) -> list[jax.Array]:
         root = _held_root(weights / weights.sum())[:, None]
         return [root * (unit_rows(p) - unit_rows(t)) for p, t in ((first[0], second[1]), (second[0], first[1]))]
+
+
+def with_target(objective: Objective, params: Any) -> Objective:
+    """Says by which parameters the embedding is made that an objective holds fast in its gradient.
+
+    The gradient is the same as with ``jax.lax.stop_gradient``, but it can itself be differentiated by these parameters,
+    as it must be where training is followed back.
+
+    Args:
+        objective: Any; only ``BYOL`` and ``SimSiam`` hold an embedding fast.
+        params: Of the target.
+
+    Returns:
+        The objective.
+    """
+    holds = isinstance(objective, BYOL) or (isinstance(objective, SimSiam) and objective.stop_gradient)
+    return replace(objective, target_params=params) if holds and objective.target_params is None else objective
 
 
 @jax.tree_util.register_dataclass

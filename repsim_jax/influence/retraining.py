@@ -10,7 +10,7 @@ import optax
 from jaxtyping import Array, Float, Int, Shaped
 
 from repsim_jax.errors import BadArrayError
-from repsim_jax.influence.objectives import BYOL
+from repsim_jax.influence.objectives import BYOL, with_target
 from repsim_jax.influence.problems import Problem, Unit
 from repsim_jax.influence.pseudo import Told
 from repsim_jax.linalg import precise_jit
@@ -128,10 +128,12 @@ def checked_plan(
             f"training again needs views_per_step from 2 to the number of views, {posed.train.num_views}, or None for "
             f"all: got {views_per_step}."
         )
-    if target_decay is not None and not (isinstance(posed.objective, BYOL) and 0 <= target_decay < 1):
+    follows = isinstance(posed.objective, BYOL) and posed.objective.target_params is None
+    if target_decay is not None and not (follows and 0 <= target_decay < 1):
         raise BadArrayError(
             f"training again takes target_decay in [0, 1), and for BYOL only: got {target_decay} for "
-            f"{type(posed.objective).__name__}. No other objective has a target that follows the model."
+            f"{type(posed.objective).__name__}. No other objective has a target that follows the model, and BYOL has one "
+            "where its target_params are None."
         )
     return Plan(optimizer, views_per_step, target_decay)
 
@@ -205,10 +207,11 @@ def updated(posed: Problem, plan: Plan, state: State, unit: Unit, held: Float[Ar
         The state after the step.
     """
 
+    followed = state.params if plan.target_decay is None else state.target
+    objective = with_target(posed.objective, followed)
+
     def loss(params: Any) -> Float[Array, ""]:
-        model = replace(posed, params=params)
-        if plan.target_decay is not None:
-            model = replace(model, objective=replace(posed.objective, target_params=state.target))
+        model = replace(posed, params=params, objective=objective)
         return model.loss(model.leaves().arrays, unit.seen, held.astype(unit.weights.dtype))
 
     updates, optimizer_state = plan.optimizer.update(jax.grad(loss)(state.params), state.optimizer, state.params)

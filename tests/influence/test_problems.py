@@ -75,6 +75,10 @@ def mixing(params: Any, x: jax.Array) -> jax.Array:
     return x @ params["w"] - (x @ params["w"]).mean(0)
 
 
+def on_a_line(params: Any, x: jax.Array) -> jax.Array:
+    return (x @ params["w"][:, :1]) * jnp.arange(1.0, 11.0) + 1e-3 * jnp.tanh(jnp.tile(x, 2))
+
+
 def at_the_door(model: Any = linear, params: Any = None, train: Any = None, **options: Any) -> Any:
     params = {"w": jnp.asarray(W)} if params is None else params
     return problem(model, params, examples() if train is None else train, objective=SimCLR(), **options)
@@ -84,6 +88,7 @@ def at_the_door(model: Any = linear, params: Any = None, train: Any = None, **op
     ("call", "match"),
     [
         (lambda: at_the_door(constant), "has collapsed"),
+        (lambda: at_the_door(on_a_line), "effective rank 1.* collapsed to a line"),
         (lambda: at_the_door(mixing), "BatchNorm in training mode"),
         (lambda: at_the_door(params={"w": jnp.full((5, 3), jnp.nan)}), "parameters hold NaN"),
         (lambda: at_the_door(train=examples(slice(1))), "at least two training examples"),
