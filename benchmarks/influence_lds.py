@@ -1,14 +1,15 @@
 """Does influence foretell what training without examples does? python benchmarks/influence_lds.py --seeds 0 1 2.
 
 A small network learns digits by a self-supervised objective. It is trained again on random halves of the examples, on
-random nine tenths, and without each one of them, from the same weights and with the same views. What was measured is the
-stability of the training examples' own views, and of digits that were never trained on.
+random nine tenths, and without each one of them, from the same weights and with the same views. What is measured is
+the stability of the training examples' own views, and of digits that were never trained on.
 
 The columns: the linear datamodeling score (LDS), Spearman's correlation over subsets of summed influence with what was
 measured, averaged over queries; ``held_out`` is that of digits never trained on; ``leave_one_out`` is Spearman's
-correlation over examples; ``memorization`` is that of self-influence with how much less stable an example is in models
-that were trained without it (halves), and ``self`` with leaving out that one alone. The ceiling is what the expected
-outcome would reach against training from other weights. "own presence" knows nothing but whether a query is in the subset
+correlation over examples; ``memorization`` is that of self-influence with how much less stable an example is in
+models that were trained without it (halves), and ``self`` with leaving out that one alone. The ceiling is what the
+expected outcome would reach against training from other weights.
+"own presence" knows nothing but whether a query is in the subset
 itself, and "leave-one-out itself" sums what was measured: how far examples act one by one at all.
 
 Writes benchmarks/results/influence_lds_digits.json after each objective and seed.

@@ -28,7 +28,7 @@ class OverCheckpoints(NamedTuple):
         values: Mean over models, (n,) or (m, n), as the estimate has it.
         standard_errors: Of the mean, from how models differ; of the same shape.
         each: Of each model, (c, n) or (c, m, n).
-        agreement: (c, c) Spearman's correlation between models, over all values: near one where the run does not matter.
+        agreement: (c, c) Spearman's correlation between models, over all values; one where the run does not matter.
     """
 
     values: np.ndarray
@@ -88,8 +88,8 @@ def _models(posed: Problem, checkpoints: Sequence[Any], targets: Sequence[Any] |
         return models
     if not isinstance(posed.objective, BYOL) or len(targets) != len(models):
         raise BadArrayError(
-            f"over_checkpoints takes targets for BYOL, one for each of {len(models)} checkpoints: got {len(targets)} for "
-            f"{type(posed.objective).__name__}."
+            f"over_checkpoints takes targets for BYOL, one for each of {len(models)} checkpoints: got {len(targets)} "
+            f"for {type(posed.objective).__name__}."
         )
     aimed = [replace(posed.objective, target_params=target) for target in targets]
     return [replace(model, objective=objective) for model, objective in zip(models, aimed, strict=True)]

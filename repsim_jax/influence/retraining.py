@@ -132,8 +132,8 @@ def checked_plan(
     if target_decay is not None and not (follows and 0 <= target_decay < 1):
         raise BadArrayError(
             f"training again takes target_decay in [0, 1), and for BYOL only: got {target_decay} for "
-            f"{type(posed.objective).__name__}. No other objective has a target that follows the model, and BYOL has one "
-            "where its target_params are None."
+            f"{type(posed.objective).__name__}. No other objective has a target that follows the model, and BYOL has "
+            "one where its target_params are None."
         )
     return Plan(optimizer, views_per_step, target_decay)
 
@@ -206,7 +206,6 @@ def updated(posed: Problem, plan: Plan, state: State, unit: Unit, held: Float[Ar
     Returns:
         The state after the step.
     """
-
     followed = state.params if plan.target_decay is None else state.target
     objective = with_target(posed.objective, followed)
 
