@@ -144,7 +144,7 @@ def one_seed(seed: int, settings: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     """Measures and records."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--n", type=int, default=1200, help="digits")
     parser.add_argument("--digit", type=int, default=3, help="class that is framed")

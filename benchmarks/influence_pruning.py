@@ -162,7 +162,7 @@ def duplicates(seed: int, settings: argparse.Namespace) -> dict[str, Any]:
     whole = np.concatenate([x, copies]).astype(np.float32)
     sides = (whole, np.concatenate([labels, np.repeat(labels[:count], 2)]), *test)
     first = trained(key_first, whole, settings.steps)
-    found = curation.find_duplicates(NETWORK.represent(first.params, jnp.asarray(whole)), images=None)
+    found = curation.find_duplicates(np.asarray(NETWORK.represent(first.params, jnp.asarray(whole))))
     dropped = np.asarray(curation.to_drop(found))
     planted = {frozenset((i, settings.n + 2 * i + j)) for i in range(count) for j in (0, 1)}
     planted |= {frozenset((settings.n + 2 * i, settings.n + 2 * i + 1)) for i in range(count)}
@@ -207,7 +207,7 @@ def summary(by_seed: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     """Measures and records."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--n", type=int, default=1200, help="training digits; the others are for the test")
     parser.add_argument("--drops", type=float, nargs="+", default=[0.1, 0.2, 0.3, 0.5], help="shares that go")

@@ -167,7 +167,7 @@ def summary(by_seed: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     """Measures and records."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help=f"folder with {FILE} and mnist.npz")
     parser.add_argument("--work", type=Path, required=True, help="folder that keeps trained encoders")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from repsim_jax.training import minimize, train
+from repsim_jax.training import Standing, minimize, train
 
 X = np.random.default_rng(0).standard_normal((32, 4)).astype(np.float32)
 Y = X @ np.array([1.0, -2.0, 0.5, 3.0], np.float32)
@@ -171,3 +171,45 @@ def test_parameters_are_looked_at_between_runs_of_steps():
     assert [done for done, _ in seen] == [50, 70]
     np.testing.assert_allclose([w for _, w in seen], [1 - 0.98**50, 1 - 0.98**70], rtol=1e-5)
     assert seen[-1][1] == float(trained.params["w"])
+
+
+class Memory:
+    """Keeps the last few places where a training stood."""
+
+    def __init__(self) -> None:
+        self.kept: list[Standing] = []
+
+    def resumed(self, fresh: Standing) -> Standing:
+        return self.kept[-1] if self.kept else fresh
+
+    def keep(self, standing: Standing) -> None:
+        self.kept.append(standing)
+
+
+def test_a_training_goes_on_from_where_it_was_kept_to_the_same_end():
+    """Momentum is part of what is kept: without it the second half would be another one."""
+    options = {"optimizer": optax.sgd(0.05, momentum=0.9), "num_steps": 70, "batch_size": 8, "chunk": 20}
+    whole = train(jax.random.key(0), jnp.zeros(4), loss, (X, Y), **options)
+    memory = Memory()
+    train(jax.random.key(0), jnp.zeros(4), loss, (X, Y), keeper=memory, **options)
+    assert [one.done for one in memory.kept] == [20, 40, 60, 70]
+    memory.kept = memory.kept[:2]
+    told = []
+    again = train(
+        jax.random.key(0), jnp.zeros(4), loss, (X, Y), keeper=memory, on_progress=lambda *said: told.append(said),
+        **options,
+    )  # fmt: skip
+    assert told == [(60, 70), (70, 70)]
+    np.testing.assert_array_equal(again.params, whole.params)
+    np.testing.assert_array_equal(again.losses, whole.losses)
+    finished = train(jax.random.key(0), jnp.full(4, 9.0), loss, (X, Y), keeper=memory, **options)
+    np.testing.assert_array_equal(finished.params, whole.params)
+    np.testing.assert_array_equal(finished.losses, whole.losses)
+
+
+def test_the_length_of_a_compiled_run_changes_nothing():
+    options = {"optimizer": optax.sgd(0.05), "num_steps": 30, "batch_size": 8}
+    runs = [train(jax.random.key(0), jnp.zeros(4), loss, (X, Y), chunk=chunk, **options).losses for chunk in (7, 50)]
+    np.testing.assert_allclose(*runs, rtol=1e-6)
+    with pytest.raises(ValueError, match="chunk >= 1"):
+        train(jax.random.key(0), jnp.zeros(4), loss, (X, Y), chunk=0, **options)

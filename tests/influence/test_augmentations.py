@@ -1,6 +1,7 @@
 """Views do what they say: shifts are shifts, crops are windows, and colors turn about the grays."""
 
 import colorsys
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from repsim_jax.influence import DigitViews, ImageViews
 from repsim_jax.influence.augmentations import _brightness, _cropped, _Drawn, _hue_turned, _rotated
 
 KEYS = jax.random.split(jax.random.key(0), 64)
-STILL = {"area": (1.0, 1.0), "flip": 0.0, "jitter": 0.0, "gray": 0.0}
+STILL: dict[str, Any] = {"area": (1.0, 1.0), "flip": 0.0, "jitter": 0.0, "gray": 0.0}
 IMAGE = jnp.asarray(np.random.default_rng(0).uniform(-0.5, 0.5, size=(8, 8, 3)), jnp.float32)
 
 

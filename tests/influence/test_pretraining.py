@@ -97,6 +97,16 @@ def test_the_network_is_an_mlp_of_flax_and_its_projector():
     np.testing.assert_allclose(NETWORK.predict(params, jnp.asarray(z)), predicted, atol=1e-5)
 
 
+def test_a_convnet_is_an_encoder_of_images():
+    network = inf.Network((8, 8, 3), kind="convnet", widths=(4, 6), num_features=5, hidden=7, projector=())
+    params = jax.eval_shape(network.initial, KEY)
+    shapes = sorted(leaf.shape for leaf in jax.tree.leaves(params))
+    assert shapes == sorted([(3, 3, 3, 4), (4,), (3, 3, 4, 6), (6,), (6, 7), (7,), (7, 5), (5,)])
+    x = jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.float32)
+    assert jax.eval_shape(network.represent, params, x).shape == (2, 5)
+    assert jax.eval_shape(network.embed, params, x).shape == (2, 5)
+
+
 def test_normalized_blocks_have_mean_zero_and_spread_one_before_their_relu():
     config = MLPConfig(6, (32,), 4, normalized=True)
     module = MLP(config, rngs=nnx.Rngs(0))

@@ -4,10 +4,9 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float
 
 from repsim_jax.errors import BadArrayError
-from repsim_jax.influence.curation.densities import checked_rows, checked_values
+from repsim_jax.influence.curation.densities import Rows, Values, checked_rows, checked_values
 from repsim_jax.linalg import center, spherical_kmeans
 
 # About as many examples in a kind of examples as one can look at.
@@ -45,11 +44,11 @@ class Wish(NamedTuple):
 
 def collection_plan(
     key: jax.Array,
-    x: Float[Array, "n d"],
-    density: Float[Array, " n"],
-    self_influence: Float[Array, " n"],
+    x: Rows,
+    density: Values,
+    self_influence: Values,
     *,
-    instability: Float[Array, " n"] | None = None,
+    instability: Values | None = None,
     num_clusters: int | None = None,
     most: int = 10,
 ) -> tuple[Wish, ...]:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from repsim_jax.errors import BadArrayError, UnknownNameError
-from repsim_jax.influence.curation.densities import checked_rows, checked_values
+from repsim_jax.influence.curation.densities import Rows, Values, checked_rows, checked_values
 from repsim_jax.influence.curation.selections import balanced_order, greedy_order, nearest_before
 from repsim_jax.linalg import Clusters, center, spherical_kmeans, unit_rows
 
@@ -39,14 +39,14 @@ class Coreset(NamedTuple):
 
 def coreset(
     key: jax.Array,
-    x: Float[Array, "n d"],
+    x: Rows,
     *,
     method: Method,
     keep: float,
     prefer: Preference = "hard",
     num_clusters: int | None = None,
-    self_influence: Float[Array, " n"] | None = None,
-    redundant: Int[Array, " r"] | None = None,
+    self_influence: Values | None = None,
+    redundant: Int[Array | np.ndarray, " r"] | None = None,
 ) -> Coreset:
     r"""Selects a share of the examples.
 

@@ -8,13 +8,17 @@ from jaxtyping import Array, Float, Int
 from repsim_jax.errors import BadArrayError
 from repsim_jax.linalg import center, nearest_rows, precise_jit, row_blocks, unit_rows
 
+# Of the host or of a device alike.
+Rows = Float[Array | np.ndarray, "n d"]
+Values = Float[Array | np.ndarray, " n"]
+
 _NEIGHBORS = 10
 # A group of copies or of like outliers is no larger than this share of a collection, as a rule.
 _RARE_SHARE = 0.05
 _BLOCK = 1024
 
 
-def density(x: Float[Array, "n d"], *, num_neighbors: int = _NEIGHBORS) -> Float[np.ndarray, " n"]:
+def density(x: Rows, *, num_neighbors: int = _NEIGHBORS) -> Float[np.ndarray, " n"]:
     r"""Mean cosine distance to the nearest other examples, :math:`\frac1k \sum_{j \in N_k(i)} (1 - \cos(x_i, x_j))`.
 
     Cosines are those of the centered rows, so that what all have in common does not hide their differences.
@@ -52,7 +56,7 @@ def rare_neighbors(n: int) -> int:
     return min(n - 1, max(_NEIGHBORS, round(_RARE_SHARE * n)))
 
 
-def checked_rows(name: str, x: Float[Array, "n d"]) -> Float[Array, "n d"]:
+def checked_rows(name: str, x: Rows) -> Float[Array, "n d"]:
     """Refuses what are no representations of several examples.
 
     Args:
@@ -75,7 +79,7 @@ def checked_rows(name: str, x: Float[Array, "n d"]) -> Float[Array, "n d"]:
     return x
 
 
-def checked_values(name: str, values: Float[Array, " n"], n: int) -> Float[np.ndarray, " n"]:
+def checked_values(name: str, values: Values, n: int) -> Float[np.ndarray, " n"]:
     """Refuses what is not one finite number for each example.
 
     Args:

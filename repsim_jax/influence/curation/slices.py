@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from repsim_jax.errors import BadArrayError
-from repsim_jax.influence.curation.densities import checked_values
+from repsim_jax.influence.curation.densities import Values, checked_values
 from repsim_jax.linalg import average_ranks
 
 _PERMUTATIONS, _RESAMPLES = 10_000, 2_000
@@ -42,8 +42,8 @@ class SliceTest(NamedTuple):
 
 def slice_test(
     key: jax.Array,
-    values: Float[Array, " n"],
-    labels: Sequence[object],
+    values: Values,
+    labels: Sequence[object] | np.ndarray,
     *,
     num_permutations: int = _PERMUTATIONS,
     num_resamples: int = _RESAMPLES,
@@ -153,8 +153,8 @@ class Correlations(NamedTuple):
 
 def statistic_correlations(
     key: jax.Array,
-    values: Float[Array, " n"],
-    statistics: Mapping[str, Float[Array, " n"]],
+    values: Values,
+    statistics: Mapping[str, Values],
     *,
     num_permutations: int = _PERMUTATIONS,
 ) -> Correlations:

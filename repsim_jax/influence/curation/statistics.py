@@ -1,11 +1,14 @@
 """What do the pixels themselves say? Simple statistics of images, and how unusual an image is by all of them."""
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from repsim_jax.errors import BadArrayError
+from repsim_jax.influence.curation.densities import Values
 from repsim_jax.linalg import precise_jit
 
 STATISTICS = (
@@ -20,7 +23,7 @@ _GAUSSIAN = 1.4826
 
 
 def image_statistics(
-    images: Float[Array, "n h w c"], *, low: float = -0.5, high: float = 0.5
+    images: Float[Array | np.ndarray, "n h w c"], *, low: float = -0.5, high: float = 0.5
 ) -> dict[str, Float[np.ndarray, " n"]]:
     """Statistics of pixels, of each image alone.
 
@@ -70,7 +73,7 @@ def _of_image(image: Float[Array, "h w c"]) -> Float[Array, " s"]:
     ])  # fmt: skip
 
 
-def unusualness(statistics: dict[str, Float[np.ndarray, " n"]]) -> Float[np.ndarray, " n"]:
+def unusualness(statistics: Mapping[str, Values]) -> Float[np.ndarray, " n"]:
     """How far each image is from the usual, by its most unusual statistic.
 
     Each statistic is measured from its median in units of its spread (median absolute deviation, of each side of the

@@ -7,10 +7,10 @@ typical one can be memorized.
 from typing import Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from repsim_jax.errors import BadArrayError
-from repsim_jax.influence.curation.densities import checked_values
+from repsim_jax.influence.curation.densities import Values, checked_values
 
 Name = Literal["prototype", "redundant", "memorized", "inert"]
 MEANINGS: dict[str, str] = {
@@ -35,9 +35,7 @@ class Quadrants(NamedTuple):
     influence_cut: float
 
 
-def quadrants(
-    density: Float[Array, " n"], self_influence: Float[Array, " n"], *, sparse: float = 0.5, high: float = 0.5
-) -> Quadrants:
+def quadrants(density: Values, self_influence: Values, *, sparse: float = 0.5, high: float = 0.5) -> Quadrants:
     """Divides examples by density and by self-influence.
 
     Args:
@@ -62,9 +60,7 @@ def quadrants(
     return Quadrants(names, *cuts)
 
 
-def rarity(
-    density: Float[Array, " n"], self_influence: Float[Array, " n"], unusualness: Float[Array, " n"] | None = None
-) -> Float[np.ndarray, " n"]:
+def rarity(density: Values, self_influence: Values, unusualness: Values | None = None) -> Float[np.ndarray, " n"]:
     r"""How rare or broken an example is, by all that is known of it.
 
     The sum of :math:`-\log` of its ranks from above: how many examples are as sparse or sparser, as unusual in their
