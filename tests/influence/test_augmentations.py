@@ -69,7 +69,7 @@ def test_a_crop_of_a_ramp_is_the_ramp_of_its_window():
 
 
 def test_half_of_the_images_are_mirrored():
-    views = np.asarray(jax.vmap(ImageViews(**STILL | {"flip": 0.5}), (0, None))(KEYS, IMAGE))
+    views = np.asarray(jax.vmap(ImageViews(**{**STILL, "flip": 0.5}), (0, None))(KEYS, IMAGE))
     plain = np.asarray(jax.vmap(ImageViews(**STILL), (0, None))(KEYS, IMAGE))
     mirrored = [np.allclose(a, b[:, ::-1], atol=1e-5) for a, b in zip(views, plain, strict=True)]
     kept = [np.allclose(a, b, atol=1e-5) for a, b in zip(views, plain, strict=True)]
