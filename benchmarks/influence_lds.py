@@ -12,7 +12,7 @@ expected outcome would reach against training from other weights.
 "own presence" knows nothing but whether a query is in the subset
 itself, and "leave-one-out itself" sums what was measured: how far examples act one by one at all.
 
-Writes benchmarks/results/influence_lds_digits.json after each objective and seed.
+Writes benchmarks/results/influence_lds_digits_OBJECTIVE.json after each seed.
 """
 
 import argparse
@@ -357,13 +357,14 @@ def main() -> None:
     how = {key: value for key, value in vars(settings).items() if key != "no_record"}
     how |= {"widths": WIDTHS, "views": VIEWS, "held_out": HELD_OUT, "weight_decay": WEIGHT_DECAY}
     how |= {"byol_target_decay": TARGET_DECAY, "data": "scikit-learn digits"}
-    found: dict[str, Any] = {name: {} for name in settings.objectives}
-    for seed in settings.seeds:
-        for name in settings.objectives:
-            found[name][str(seed)] = one_seed(name, seed, settings)
+    for name in settings.objectives:
+        found: dict[str, Any] = {}
+        for seed in settings.seeds:
+            found[str(seed)] = one_seed(name, seed, settings)
             if not settings.no_record:
-                result = {"settings": how, **found}
-                record("influence_lds_digits", result, seeds=settings.seeds, packages=("optax", "scikit-learn"))
+                result = {"settings": how, "objective": name, **found}
+                file = f"influence_lds_digits_{name.lower()}"
+                record(file, result, seeds=[int(one) for one in found], packages=("optax", "scikit-learn"))
 
 
 if __name__ == "__main__":
