@@ -12,24 +12,25 @@ expected outcome would reach against training from other weights.
 "own presence" knows nothing but whether a query is in the subset
 itself, and "leave-one-out itself" sums what was measured: how far examples act one by one at all.
 
-Writes benchmarks/results/influence_lds_digits_OBJECTIVE.json after each seed.
+Writes benchmarks/results/influence_lds_DATA_OBJECTIVE.json after each seed.
 """
 
 import argparse
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from _influence_lds_data import cifar, compressed, digits, moved_digit, moved_image
 from _record import record
 from scipy.stats import rankdata
 
 from repsim_jax import influence as inf
-from repsim_jax.data import open_source
 from repsim_jax.linalg import unit_rows
 
 WIDTHS = (16, 24, 12)
@@ -55,45 +56,6 @@ OBJECTIVES: dict[str, inf.Objective] = {
     "VICReg": inf.VICReg(), "SimCLR": inf.SimCLR(), "BarlowTwins": inf.BarlowTwins(0.05),
     "BYOL": inf.BYOL(predictor=predictor),
 }  # fmt: skip
-
-
-def augment(key: jax.Array, x: jax.Array) -> jax.Array:
-    """A shift by at most half a pixel, another contrast, and noise.
-
-    Args:
-        key: Random key.
-        x: (64,) a digit in [0, 1].
-
-    Returns:
-        One view of it.
-    """
-    key_shift, key_contrast, key_noise = jax.random.split(key, 3)
-    shift = jax.random.uniform(key_shift, (2,), minval=-0.5, maxval=0.5)
-    shifted = jax.image.scale_and_translate(
-        x.reshape(8, 8), (8, 8), (0, 1), jnp.ones(2), shift, "linear", antialias=False
-    ).ravel()
-    contrast = jax.random.uniform(key_contrast, (), minval=0.8, maxval=1.2)
-    return contrast * shifted + 0.1 * jax.random.normal(key_noise, x.shape)
-
-
-def digits(seed: int, n: int) -> tuple[inf.Examples, inf.Examples]:
-    """Digits along their first principal directions.
-
-    Args:
-        seed: Draws the digits and their views.
-        n: How many to train on.
-
-    Returns:
-        Training examples, and others.
-    """
-    source = open_source("digits")
-    every = np.stack([source.get(i) for i in range(len(source))]).astype(np.float32).reshape(len(source), 64)
-    every /= every.max()
-    rows = np.random.default_rng(seed).permutation(len(every))[: n + HELD_OUT]
-    seen = np.asarray(inf.augmented(jax.random.key(seed), every[rows], augment, num_views=VIEWS).seen())
-    directions = np.linalg.svd(every - every.mean(0), full_matrices=False)[2][: WIDTHS[0]]
-    short = ((seen - every.mean(0)) @ directions.T / ((every - every.mean(0)) @ directions.T).std()).astype(np.float32)
-    return inf.with_views(short[:n, 0], short[:n, 1:]), inf.with_views(short[n:, 0], short[n:, 1:])
 
 
 def initial(key: jax.Array, name: str) -> dict[str, Any]:
@@ -289,7 +251,9 @@ def one_seed(name: str, seed: int, settings: argparse.Namespace) -> dict[str, An
         Scores by estimator.
     """
     key_init, key_train, key_fit = jax.random.split(jax.random.key(seed), 3)
-    train, others = digits(seed, settings.n)
+    every, augment = (digits(), moved_digit) if settings.data is None else (cifar(settings.data), moved_image)
+    size = {"others": HELD_OUT, "num_views": VIEWS, "size": WIDTHS[0]}
+    train, others = compressed(seed, every, augment, n=settings.n, **size)
     start = inf.problem(
         embed, initial(key_init, name), train, objective=OBJECTIVES[name], stability=inf.Stability("views")
     )
@@ -349,6 +313,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--metagradient-seeds", type=int, nargs="*", default=[], help="it takes as long as all else")
     parser.add_argument("--objectives", nargs="+", default=list(OBJECTIVES), choices=list(OBJECTIVES))
+    parser.add_argument("--data", type=Path, help="folder with the first images of CIFAR-10; without it, digits")
     parser.add_argument("--n", type=int, default=64, help="training examples")
     parser.add_argument("--subsets", type=int, default=48, help="random subsets of each share that are trained on")
     parser.add_argument("--steps", type=int, default=400, help="updates of each training")
@@ -356,14 +321,14 @@ def main() -> None:
     settings = parser.parse_args()
     how = {key: value for key, value in vars(settings).items() if key != "no_record"}
     how |= {"widths": WIDTHS, "views": VIEWS, "held_out": HELD_OUT, "weight_decay": WEIGHT_DECAY}
-    how |= {"byol_target_decay": TARGET_DECAY, "data": "scikit-learn digits"}
+    how |= {"byol_target_decay": TARGET_DECAY, "data": "digits" if settings.data is None else "cifar10"}
     for name in settings.objectives:
         found: dict[str, Any] = {}
         for seed in settings.seeds:
             found[str(seed)] = one_seed(name, seed, settings)
             if not settings.no_record:
                 result = {"settings": how, "objective": name, **found}
-                file = f"influence_lds_digits_{name.lower()}"
+                file = f"influence_lds_{how['data'].lower()}_{name.lower()}"
                 record(file, result, seeds=[int(one) for one in found], packages=("optax", "scikit-learn"))
 
 
