@@ -27,6 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from _influence_lds_data import cifar, compressed, digits, moved_digit, moved_image
+from _influence_lds_rule import balanced_damping
 from _record import record
 from scipy.stats import rankdata
 
@@ -273,7 +274,7 @@ def one_seed(name: str, seed: int, settings: argparse.Namespace) -> dict[str, An
     for label, curvature in curvatures(key_fit, true.posed):
         dampings = {"damping 0.1": inf.Damping(0.1, decay)}
         if label == "ekfac, objective":
-            balanced = inf.balanced_damping(true.posed, curvature=curvature, absolute=decay)
+            balanced = balanced_damping(true.posed, curvature=curvature, absolute=decay)
             result["balanced damping"] = balanced.relative
             dampings |= {f"damping {at}": inf.Damping(at, decay) for at in (0.001, 1.0)} | {
                 "damping balanced": balanced

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from repsim_jax.influence.scores import Influence, SelfInfluence, influence, self_influence
     from repsim_jax.influence.stored import Shards, fingerprint, load_curvature, save_curvature
     from repsim_jax.influence.sweeps import DampingSweep, balanced_damping, damping_sweep
+    from repsim_jax.influence.sweeps import DampingSweep, damping_sweep
     from repsim_jax.influence.truncated import low_rank
 
 _HOME = {
@@ -92,7 +93,6 @@ _HOME = {
     "Uniformity": "measurements",
     "VICReg": "objectives",
     "augmented": "examples",
-    "balanced_damping": "sweeps",
     "damping_sweep": "sweeps",
     "datamodeling_score": "counterfactual",
     "dense": "curvature",
@@ -158,7 +158,6 @@ __all__ = [
     "Uniformity",
     "VICReg",
     "augmented",
-    "balanced_damping",
     "damping_sweep",
     "datamodeling_score",
     "dense",

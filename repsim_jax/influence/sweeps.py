@@ -5,23 +5,16 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
 
 from repsim_jax.errors import BadArrayError
 from repsim_jax.influence.counterfactual import spearman
 from repsim_jax.influence.curvature import Curvature
 from repsim_jax.influence.damping import Damping
-from repsim_jax.influence.derivatives import Mode, dots, measured_gradients
-from repsim_jax.influence.measurements import Measurement
+from repsim_jax.influence.derivatives import Mode
 from repsim_jax.influence.problems import Problem
 from repsim_jax.influence.pseudo import Told
 from repsim_jax.influence.scores import self_influence
-from repsim_jax.linalg import precise_jit
-
-# The part of curvature at which it has as much to say as damping.
-_BALANCE = 0.5
 
 
 class DampingSweep(NamedTuple):
@@ -92,66 +85,3 @@ def damping_sweep(
             on_progress(number, len(relative))
     agreement = np.array([[spearman(one, other) for other in values] for one in values])
     return DampingSweep(np.asarray(relative), np.stack(values), np.asarray(reliability), agreement)
-
-
-def balanced_damping(
-    posed: Problem,
-    *,
-    curvature: Curvature,
-    measurement: Measurement | None = None,
-    relative: Sequence[float] = (1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0),
-    absolute: float = 0.0,
-    num_queries: int = 64,
-) -> Damping:
-    r"""The damping that has as large a part as curvature in what gradients are divided by: a rule without retraining.
-
-    With :math:`q(\lambda) = \sum_j g_j^T (C + \lambda)^{-1} g_j` of the gradients g of measurements, the part of
-    curvature is :math:`1 + d \log q / d \log \lambda`: one without damping, zero where damping is all. The rule takes
-    a half, between the dampings of a grid along the logarithm.
-
-    Args:
-        posed: The problem.
-        curvature: From ``ekfac`` and others.
-        measurement: Of single queries; None: the problem's stability.
-        relative: A grid of relative dampings that rise.
-        absolute: Known damping besides, such as the weight decay of training.
-        num_queries: The first so many training examples are measured.
-
-    Returns:
-        The damping; the end of the grid where the part is above, or below, a half all over it.
-
-    Raises:
-        BadArrayError: If the grid has fewer than two dampings, does not rise from above zero, or curvature knows no
-            damping (``Identity``).
-
-    Source:
-        After the aim of arXiv 2505.24261, to choose the regularization of influence from the full model alone.
-
-    Differs:
-        That paper's own indicator is another one; this one needs no more than ``curvature.solve``.
-    """
-    grid = np.asarray(relative, float)
-    if grid.ndim != 1 or len(grid) < 2 or grid[0] <= 0 or (np.diff(grid) <= 0).any():
-        raise BadArrayError(f"balanced_damping needs at least two dampings above zero that rise, got {relative}.")
-    measured = measurement or posed.stability
-    queries = posed.train.rows(slice(0, min(num_queries, len(posed.train))))
-    _, gradients = measured_gradients(posed, queries, measured, size=len(queries))
-    parts = np.array([float(_part_of_curvature(curvature, gradients, at, absolute)) for at in grid])
-    if (parts == 1).all():
-        raise BadArrayError(f"{type(curvature).__name__} is not damped, so that no damping balances it.")
-    below = np.flatnonzero(parts < _BALANCE)
-    if not len(below) or below[0] == 0:
-        return Damping(float(grid[-1] if not len(below) else grid[0]), absolute)
-    high, low = parts[below[0] - 1], parts[below[0]]
-    steps = np.log(grid[below[0] - 1 : below[0] + 1])
-    return Damping(float(np.exp(steps[0] + (high - _BALANCE) / (high - low) * (steps[1] - steps[0]))), absolute)
-
-
-@precise_jit()
-def _part_of_curvature(curvature: Any, gradients: Any, relative: Any, absolute: Any) -> Float[Array, ""]:
-    def logarithm(log_scale: Any) -> Any:
-        scale = jnp.exp(log_scale)
-        solved = curvature.solve(gradients, Damping(relative * scale, absolute * scale))
-        return jnp.log(dots(gradients, solved).sum())
-
-    return 1 + jax.grad(logarithm)(0.0)
