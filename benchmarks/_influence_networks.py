@@ -1,4 +1,7 @@
-"""Networks and views on which influence is compared with other tools; part of influence_kronfluence.py and speed_influence.py."""
+"""Networks and views on which influence is compared with other tools.
+
+Part of influence_kronfluence.py and speed_influence.py.
+"""
 
 import io
 from dataclasses import dataclass
@@ -48,7 +51,7 @@ class Network:
         x = x.mean((1, 2)) if depth else x
         for layer in params[depth:-1]:
             x = (
-                getattr(jax.numpy, "tanh")(x @ layer["kernel"] + layer["bias"])
+                jax.numpy.tanh(x @ layer["kernel"] + layer["bias"])
                 if self.activation == "tanh"
                 else (jax.nn.relu(x @ layer["kernel"] + layer["bias"]))
             )

@@ -1,4 +1,7 @@
-"""Speaks with the process that computes influence by other tools; part of influence_kronfluence.py and speed_influence.py."""
+"""Speaks with the process that computes influence by other tools.
+
+Part of influence_kronfluence.py and speed_influence.py.
+"""
 
 import json
 import os

@@ -84,6 +84,7 @@ def by_kronfluence(model: Net, views: torch.Tensor, request: dict[str, Any], fol
         enable_post_process_per_sample_gradient = bool(request["queries"])
 
         def post_process_per_sample_gradient(self, module_name: str, gradient: torch.Tensor) -> torch.Tensor:
+            del module_name
             return gradient
 
         def compute_train_loss(self, batch: Any, model: torch.nn.Module, sample: bool = False) -> torch.Tensor:
@@ -145,6 +146,7 @@ def by_trak(model: Net, views: torch.Tensor, request: dict[str, Any], folder: Pa
             return difference(embed, views[None]).square().sum() / 2
 
         def get_out_to_loss_grad(self, model: Any, weights: Any, buffers: Any, batch: Any) -> torch.Tensor:
+            del model, weights, buffers
             return torch.ones(len(batch[0]), 1)
 
     where = folder / "trak"

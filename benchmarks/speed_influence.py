@@ -193,7 +193,9 @@ def told(rounds: dict[str, list[Spent]], n: int) -> dict[str, Any]:
             "ekfac_pairwise": ratio(total("kronfluence", ("pairwise",)), total("ours_ekfac", ("pairwise",))),
             "logra_against_kronfluence": ratio(kronfluence, total("ours_logra", ("fit", "self"))),
             "logra_against_kronfluence_fitted_before": ratio(kronfluence, total("ours_logra", ("self",))),
-            "logra_pairwise_against_trak": ratio(total("traker", ("features", "pairwise")), total("ours_logra", ("fit", "pairwise"))),
+            "logra_pairwise_against_trak": ratio(
+                total("traker", ("features", "pairwise")), total("ours_logra", ("fit", "pairwise"))
+            ),
             "products_against_dattri": ratio(total("dattri", ("pairwise",)), total("ours_products", ("pairwise",))),
         },
     }  # fmt: skip
@@ -223,7 +225,9 @@ def quality(case: Case, rank: int) -> dict[str, Any]:
 def main() -> None:
     """Measures, prints and records."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rivals", type=Path, required=True, help="Environment that has the other tools.")
+    parser.add_argument(
+        "--rivals", type=Path, default=os.environ.get("RIVALS"), help="Environment with the other tools."
+    )
     parser.add_argument("--data", type=Path, help="Folder with cifar10_train_first4000_lossless.npz.")
     parser.add_argument("--examples", type=int, default=256)
     parser.add_argument("--quality-examples", type=int, default=512)
@@ -233,6 +237,8 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--small", action="store_true", help="Try the script out; nothing is recorded.")
     options = parser.parse_args()
+    if options.rivals is None:
+        parser.error("--rivals must name an environment that has kronfluence, TRAK and dattri (make rivals).")
     case = convnet(cifar_views(options.data, options.examples))
     with tempfile.TemporaryDirectory() as folder, Rival.started(options.rivals, Path(folder)) as rival:
         result = {"settings": {"examples": options.examples, "queries": options.queries, "rounds": options.rounds,

@@ -164,7 +164,7 @@ def _directions(key: jax.Array, shape: tuple[int, int], rank: int, dtype: Any) -
 
 
 def _projected_moments(state: Any, drawn: Drawn, _: Layout) -> list[jax.Array]:
-    return [phi.T @ phi for phi in _features_of_sides(*state, drawn)]
+    return [phi.T @ phi for phi in _features_of_sides(state[0], state[1], drawn)]
 
 
 def _features_of_sides(inputs: list[Any], outputs: list[jax.Array], drawn: Drawn) -> list[Float[Array, "uc r"]]:

@@ -11,7 +11,7 @@ _STRIPS = 4
 _NARROW = 256
 
 
-def upper_strips(x: Float[Array, "n d"]) -> list[Float[Array, "s t"]]:
+def upper_strips(x: Float[Array, "n d"]) -> list[Float[Array, "_ _"]]:
     """Products of columns on and above the diagonal, in strips of rows; those of parts of X add up to those of X.
 
     Args:
@@ -25,7 +25,7 @@ def upper_strips(x: Float[Array, "n d"]) -> list[Float[Array, "s t"]]:
     return [x[:, start:stop].T @ x[:, start:] for start, stop in itertools.pairwise(edges)]
 
 
-def mirrored(strips: list[Float[Array, "s t"]]) -> Float[Array, "d d"]:
+def mirrored(strips: list[Float[Array, "_ _"]]) -> Float[Array, "d d"]:
     """A symmetric matrix from its ``upper_strips``.
 
     Args:

@@ -10,7 +10,7 @@ from flax import linen, nnx
 from kernels.twins import TRACES_AS_EXPECTED, Mixed
 
 from repsim_jax._compat import enable_x64
-from repsim_jax.kernels.layerwise import Layers, gradients_of, layers_of, sides_of
+from repsim_jax.kernels.layerwise import Layers, Layout, gradients_of, layers_of, sides_of
 from repsim_jax.kernels.models import as_model, leaves_of
 
 
@@ -109,3 +109,80 @@ def test_a_scanned_layer_is_left_whole():
     layers = layers_of(lambda w, x: parts.apply(leaves.restore(w), {}, x).ravel(), leaves, jnp.ones((2, 3)))
     assert not layers.layout.matrices
     assert len(layers.layout.rest) == 2
+
+
+RNG = np.random.default_rng(3)
+DENSE = {"b": jnp.asarray(RNG.normal(size=3)), "w": jnp.asarray(RNG.normal(size=(4, 3)))}
+
+
+def plain(p: Any, x: jax.Array) -> jax.Array:
+    return jnp.tanh(x @ p["w"] + p["b"])
+
+
+def one_by_one(p: Any, x: jax.Array) -> jax.Array:
+    return jax.vmap(lambda row: jnp.tanh(row @ p["w"] + p["b"]))(x)
+
+
+def compiled(p: Any, x: jax.Array) -> jax.Array:
+    return jnp.tanh(jax.jit(lambda a, w: a @ w)(x, p["w"]) + p["b"])
+
+
+def also_before(p: Any, x: jax.Array) -> jax.Array:
+    y = x @ p["w"]
+    return jnp.tanh(y + p["b"]) + y
+
+
+def also_elsewhere(p: Any, x: jax.Array) -> jax.Array:
+    return jnp.tanh(x @ p["w"] + p["b"]) * p["b"]
+
+
+def subtracted(p: Any, x: jax.Array) -> jax.Array:
+    return jnp.tanh(x @ p["w"] - p["b"])
+
+
+def of_one_position(p: Any, x: jax.Array) -> jax.Array:
+    return jnp.tanh((x @ p["w"]).at[0].add(p["b"]))
+
+
+def turned_around(p: Any, x: jax.Array) -> jax.Array:
+    return jnp.tanh(x @ p["w"] + p["b"][::-1])
+
+
+WRITTEN = {
+    plain: True, one_by_one: True, compiled: True, also_before: False, also_elsewhere: False, subtracted: False,
+    of_one_position: False, turned_around: False,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("function", WRITTEN, ids=lambda one: one.__name__)
+def test_a_bias_is_what_is_added_once_to_every_position_of_a_product_and_to_nothing_else(function: Any):
+    leaves = leaves_of(DENSE)
+    layers = layers_of(lambda w, x: function(leaves.restore(w), x).ravel(), leaves, jnp.ones((5, 4)))
+    (matrix,) = layers.layout.matrices
+    assert (matrix.bias is not None) == WRITTEN[function]
+    assert layers.layout.rest == (() if WRITTEN[function] else (0,))
+
+
+def test_layouts_are_equal_where_they_arrange_alike():
+    leaves = leaves_of(DENSE)
+
+    def layout(function: Any, n: int = 5) -> Layout:
+        return layers_of(lambda w, x: function(leaves.restore(w), x).ravel(), leaves, jnp.ones((n, 4))).layout
+
+    assert layout(plain) == layout(one_by_one, n=7)
+    assert hash(layout(plain)) == hash(layout(one_by_one, n=7))
+    assert layout(plain) != layout(subtracted)
+
+
+@pytest.mark.slow
+def test_projected_inputs_are_inputs_times_the_projection():
+    with enable_x64():
+        layers, leaves, _, x = found("linen", jnp.float64)
+        cotangents = jnp.ones((1, layers.made.num_outputs))
+        plain_sides, _ = sides_of(layers, leaves, x[0], cotangents)
+        rng = np.random.default_rng(4)
+        directions = [jnp.asarray(rng.normal(size=(*side.inputs.shape[::2], 2))) for side in plain_sides]
+        projected, _ = sides_of(layers, leaves, x[0], cotangents, directions)
+        for side, whole, p in zip(projected, plain_sides, directions, strict=True):
+            np.testing.assert_allclose(side.inputs, whole.inputs @ p, rtol=0, atol=1e-10)
+            np.testing.assert_array_equal(side.signals, whole.signals)
