@@ -329,7 +329,8 @@ def _family(audit: Audit, number_: int) -> Family:
 def _leak(audit: Audit, number_: int) -> tuple[Tile, Tile]:
     assert audit.leaks is not None
     row, other = (int(one) for one in audit.leaks.pairs[number_])
-    told = f"cosine {float(audit.leaks.similarities[number_]):.3f}, {audit.leaks.kinds[number_]}"
+    cosine = float(audit.leaks.similarities[number_])
+    told = ("" if math.isnan(cosine) else f"cosine {cosine:.3f}, ") + str(audit.leaks.kinds[number_])
     first = tiles.tile(audit.picture, row, audit.ids[row], (told,))
     return first, tiles.tile(audit.leak_picture or (lambda _: None), other, audit.leak_ids[other], ("test set",))
 
