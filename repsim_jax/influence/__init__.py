@@ -50,7 +50,6 @@ if TYPE_CHECKING:
     from repsim_jax.influence.retraining import retrained
     from repsim_jax.influence.scores import Influence, SelfInfluence, influence, self_influence
     from repsim_jax.influence.stored import Shards, fingerprint, load_curvature, save_curvature
-    from repsim_jax.influence.sweeps import DampingSweep, balanced_damping, damping_sweep
     from repsim_jax.influence.sweeps import DampingSweep, damping_sweep
     from repsim_jax.influence.truncated import low_rank
 
