@@ -1,8 +1,8 @@
 r"""A rule for the damping that needs no retraining, and that did not stand the test of influence_lds.py.
 
 With :math:`q(\lambda) = \sum_j g_j^T (C + \lambda)^{-1} g_j` of the gradients g of measurements, the part of
-curvature in what they are divided by is :math:`1 + d \log q / d \log \lambda`: one without damping, zero where damping is all. The
-rule takes a half, after the aim of arXiv 2505.24261, whose own indicator is another one.
+curvature in what they are divided by is :math:`1 + d \log q / d \log \lambda`: one without damping, zero where damping
+is all. The rule takes a half, after the aim of arXiv 2505.24261, whose own indicator is another one.
 """
 
 from typing import Any
