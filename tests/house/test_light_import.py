@@ -54,7 +54,18 @@ def test_an_unknown_subpackage_is_named_with_the_known_ones():
 
 
 @pytest.mark.parametrize(
-    "arguments", [(), ("compare",), ("extract",), ("tour",), ("contrasim",), ("contrasim", "fit")], ids=" ".join
+    "arguments",
+    [
+        (),
+        ("compare",),
+        ("extract",),
+        ("tour",),
+        ("contrasim",),
+        ("contrasim", "fit"),
+        ("influence",),
+        ("influence", "fit"),
+    ],
+    ids=" ".join,
 )
 def test_help_leaves_jax_out(arguments: tuple[str, ...]):
     assert not modules_after(COMMAND_LINE, *arguments, "--help") & HEAVY
