@@ -229,7 +229,8 @@ def _tell(found: "Duplicates", dropped: "np.ndarray", ids: "Sequence[str]", fold
         typer.echo(f"and {len(found.groups) - 8:,} more groups")
     for note in found.notes:
         typer.echo(printable(f"! {note}"))
-    typer.echo(f"{len(found.groups):,} groups by {found.threshold_by}; {len(dropped):,} examples may be dropped")
+    groups = f"{len(found.groups):,} {'group' if len(found.groups) == 1 else 'groups'}"
+    typer.echo(f"{groups} by {found.threshold_by}; {len(dropped):,} of the examples may be dropped")
     typer.echo(printable(str(folder / "duplicates.csv")))
 
 

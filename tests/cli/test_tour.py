@@ -27,6 +27,12 @@ def test_the_tour_passes_the_new_seed_and_fails_the_shuffled_labels(tmp_path: Pa
     assert ours is not None
     assert paper is not None
     assert int(ours[1]) > int(paper[1]) + 20
-    for told in ("The learned measure: ", "Two networks that it has not seen: "):
+    assert "copies: 16 of 16 found" in result.output
+    area = re.search(r"curve ([\d.]+) by the combined score", result.output)
+    assert area is not None
+    assert float(area[1]) > 0.9
+    for told in (
+        "The learned measure: ", "Two networks that it has not seen: ", "Which examples made a representation: "
+    ):  # fmt: skip
         (line,) = (line for line in result.output.splitlines() if line.startswith(told))
         assert Path(line.removeprefix(told)).read_text().startswith("<!doctype html>")
