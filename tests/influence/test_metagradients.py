@@ -64,6 +64,7 @@ def test_the_metagradient_is_the_difference_that_a_little_weight_makes(objective
         np.testing.assert_allclose(found.measurements, outcomes(posed, trained, posed.train)[0], rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_a_measurement_of_pairs_has_a_row_for_each_pair():
     posed = linear_problem()
     found = metagradient(KEY, posed, posed.train, optimizer=optax.sgd(0.1), num_steps=3, measurement=Distance())
@@ -133,9 +134,10 @@ def test_each_model_has_the_target_that_belongs_to_it():
             lambda posed: retrained(KEY, posed, np.ones((1, N)), optimizer=ADAM, num_steps=1, target_decay=0.9),
             "for BYOL only",
         ),
-        (
+        pytest.param(
             lambda posed: metagradient(KEY, linear_problem(), posed.train, optimizer=optax.sgd(1e30), num_steps=3),
             "diverges",
+            marks=pytest.mark.slow,
         ),
         (lambda posed: over_checkpoints(KEY, posed, [posed.params], None), "at least two checkpoints"),
         (
