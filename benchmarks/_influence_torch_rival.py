@@ -22,8 +22,8 @@ Spent = dict[str, float]
 Answer = tuple[Spent, dict[str, np.ndarray]]
 
 
-class Net(torch.nn.Module):
-    """The network of ``_influence_networks.Network``, with channels second.
+class Network(torch.nn.Module):
+    """The network of ``_influence_networks``, with channels second.
 
     Args:
         arrays: Kernels and biases by name.
@@ -73,7 +73,7 @@ def timed(spent: Spent, name: str, call: Callable[[], Any]) -> Any:
     return result
 
 
-def by_kronfluence(model: Net, views: torch.Tensor, request: dict[str, Any], folder: Path) -> Answer:
+def by_kronfluence(model: Network, views: torch.Tensor, request: dict[str, Any], folder: Path) -> Answer:
     """EK-FAC by kronfluence: factors, self-influence, and influence on the first examples."""
     from kronfluence.analyzer import Analyzer, prepare_model
     from kronfluence.arguments import FactorArguments, ScoreArguments
@@ -132,7 +132,7 @@ def by_kronfluence(model: Net, views: torch.Tensor, request: dict[str, Any], fol
     return spent, found
 
 
-def by_trak(model: Net, views: torch.Tensor, request: dict[str, Any], folder: Path) -> Answer:
+def by_trak(model: Network, views: torch.Tensor, request: dict[str, Any], folder: Path) -> Answer:
     """TRAK's features of all examples, and their scores on the first ones."""
     from trak import TRAKer
     from trak.modelout_functions import AbstractModelOutput
@@ -173,7 +173,7 @@ def by_trak(model: Net, views: torch.Tensor, request: dict[str, Any], folder: Pa
     return spent, {"pairs": timed(spent, "pairwise", score).T}
 
 
-def by_dattri(model: Net, views: torch.Tensor, request: dict[str, Any], folder: Path) -> Answer:
+def by_dattri(model: Network, views: torch.Tensor, request: dict[str, Any], folder: Path) -> Answer:
     """Products of gradients by dattri, and its projections as TRAK has them."""
     from dattri.algorithm.tracin import TracInAttributor
     from dattri.task import AttributionTask
@@ -212,7 +212,7 @@ def main() -> None:
             arrays = {name: held[name].astype(request["dtype"]) for name in held.files}
         views = torch.from_numpy(arrays.pop("views"))
         views = views.permute(0, 1, 4, 2, 3).contiguous() if views.ndim == 5 else views
-        model = Net(arrays, request["strides"], request["activation"])
+        model = Network(arrays, request["strides"], request["activation"])
         spent, found = TOOLS[request["tool"]](model, views, request, folder)
         np.savez(folder / "found.npz", **found)
         print(json.dumps(spent), file=answers, flush=True)
