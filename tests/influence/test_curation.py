@@ -32,12 +32,12 @@ def test_density_is_the_mean_cosine_distance_to_the_nearest_others():
 
 
 def test_a_group_of_like_outliers_is_sparse_to_more_neighbors_than_it_has():
-    usual = _rng.normal(size=(200, 4)) * 0.1 + np.array([1.0, 0, 0, 0])
-    group = np.tile(np.array([[-1.0, 3.0, 0, 0]]), (8, 1)) + 0.01 * _rng.normal(size=(8, 4))
+    usual = _rng.normal(size=(52, 6)) * 0.1 + np.eye(6)[0]
+    group = 3 * np.eye(6)[1] - np.eye(6)[0] + 0.01 * _rng.normal(size=(8, 6))
     x = jnp.asarray(np.concatenate([usual, group]), jnp.float32)
-    few, many = curation.density(x, num_neighbors=5), curation.density(x, num_neighbors=12)
-    assert few[200:].max() < np.median(few[:200])
-    assert many[200:].min() > np.median(many[:200])
+    few, many = curation.density(x, num_neighbors=7), curation.density(x, num_neighbors=12)
+    assert few[52:].max() < np.median(few[:52])
+    assert many[52:].min() > np.median(many[:52])
     assert (curation.rare_neighbors(1000), curation.rare_neighbors(40), curation.rare_neighbors(5)) == (50, 10, 4)
 
 
@@ -165,17 +165,17 @@ def test_prototypes_that_are_easy_are_nearer_to_the_center_of_their_cluster():
 
 
 def test_semdedup_keeps_one_of_each_pair_of_copies():
-    x = np.concatenate([X, X[:20] + 1e-3])
-    found = curation.coreset(KEY, jnp.asarray(x), method="semdedup", keep=0.75, num_clusters=4)
+    x = np.concatenate([X[:40], X[:20] + 1e-3])
+    found = curation.coreset(KEY, jnp.asarray(x), method="semdedup", keep=40 / 60, num_clusters=4)
     kept = set(found.kept.tolist())
-    assert all((i in kept) != (N + i in kept) for i in range(20))
+    assert all((i in kept) != (40 + i in kept) for i in range(20))
 
 
 def test_balanced_takes_as_many_from_rare_kinds_as_from_frequent_ones():
-    kinds = np.repeat([0, 1, 2], [150, 30, 12])
-    x = 6 * np.eye(6)[kinds] + 0.2 * np.random.default_rng(0).normal(size=(192, 6))
-    kept = curation.coreset(KEY, jnp.asarray(x, jnp.float32), method="balanced", keep=36 / 192, num_clusters=3).kept
-    assert np.bincount(kinds[kept]).tolist() == [12, 12, 12]
+    kinds = np.repeat([0, 1, 2, 3], [36, 12, 6, 6])
+    x = 6 * np.eye(6)[kinds] + 0.2 * np.random.default_rng(0).normal(size=(N, 6))
+    kept = curation.coreset(KEY, jnp.asarray(x, jnp.float32), method="balanced", keep=24 / N, num_clusters=4).kept
+    assert np.bincount(kinds[kept]).tolist() == [6, 6, 6, 6]
 
 
 def test_slices_agree_with_scipys_permutation_test():
@@ -223,19 +223,19 @@ def test_correlations_with_statistics_are_spearmans():
 
 
 def test_the_plan_asks_for_the_kind_that_is_sparse_unstable_and_influential():
-    kinds = np.repeat(np.arange(5), 20)
-    x = 6 * np.eye(6)[kinds] + 0.1 * _rng.normal(size=(100, 6))
-    x[kinds == 3] += 0.8 * _rng.normal(size=(20, 6))
+    kinds = np.repeat(np.arange(4), 15)
+    x = 6 * np.eye(6)[kinds] + 0.1 * _rng.normal(size=(N, 6))
+    x[kinds == 3] += 0.8 * _rng.normal(size=(15, 6))
     high = (kinds == 3).astype(float)
-    lonely = curation.density(jnp.asarray(x, jnp.float32), num_neighbors=5)
+    lonely = curation.density(jnp.asarray(x, jnp.float32), num_neighbors=7)
     plan = curation.collection_plan(
-        KEY, jnp.asarray(x, jnp.float32), lonely, high + 0.01 * _rng.normal(size=100), instability=high, num_clusters=5
+        KEY, jnp.asarray(x, jnp.float32), lonely, high + 0.01 * _rng.normal(size=N), instability=high, num_clusters=4
     )
     assert set(kinds[plan[0].rows]) == {3}
     assert plan[0].priority == 1.0
     assert len(plan[0].reasons) == 4
     assert [one.priority for one in plan] == sorted((one.priority for one in plan), reverse=True)
-    assert sorted(np.concatenate([one.rows for one in plan])) == list(range(100))
+    assert sorted(np.concatenate([one.rows for one in plan])) == list(range(N))
 
 
 BAD = np.full((4, 2), np.nan)
