@@ -36,7 +36,8 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", ["dense", pytest.param("convolutions", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
 def test_self_and_pairwise_influence_are_those_of_kronfluence(name: str):
     embed: Callable[..., Any]
     embed, num_layers, shape = CASES[name]
