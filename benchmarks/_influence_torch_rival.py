@@ -73,15 +73,13 @@ def timed(spent: Spent, name: str, call: Callable[[], Any]) -> Any:
     return result
 
 
-def by_kronfluence(model: Network, views: torch.Tensor, request: dict[str, Any], folder: Path) -> Answer:
-    """EK-FAC by kronfluence: factors, self-influence, and influence on the first examples."""
-    from kronfluence.analyzer import Analyzer, prepare_model
-    from kronfluence.arguments import FactorArguments, ScoreArguments
+def kronfluence_task(pairwise: bool) -> Any:
+    """The alignment of two views, as kronfluence asks for it."""
     from kronfluence.task import Task
 
     class Alignment(Task):
         # Without a function of its own kronfluence 1.0.1 counts only one use of a layer in pairwise scores.
-        enable_post_process_per_sample_gradient = bool(request["queries"])
+        enable_post_process_per_sample_gradient = pairwise
 
         def post_process_per_sample_gradient(self, module_name: str, gradient: torch.Tensor) -> torch.Tensor:
             del module_name
@@ -94,11 +92,19 @@ def by_kronfluence(model: Network, views: torch.Tensor, request: dict[str, Any],
         def compute_measurement(self, batch: Any, model: torch.nn.Module) -> torch.Tensor:
             return self.compute_train_loss(batch, model)
 
+    return Alignment()
+
+
+def by_kronfluence(model: Network, views: torch.Tensor, request: dict[str, Any], folder: Path) -> Answer:
+    """EK-FAC by kronfluence: factors, self-influence, and influence on the first examples."""
+    from kronfluence.analyzer import Analyzer, prepare_model
+    from kronfluence.arguments import FactorArguments, ScoreArguments
+
     with np.load(folder / "signs.npz") as held:
         rows, signs = torch.from_numpy(held["rows"]), torch.from_numpy(held["signs"]).to(views.dtype)
     fitted = torch.utils.data.TensorDataset(views[rows], signs)
     scored = torch.utils.data.TensorDataset(views, torch.zeros(len(views), 1))
-    task = Alignment()
+    task = kronfluence_task(bool(request["queries"]))
     where = folder / "kronfluence"
     shutil.rmtree(where, ignore_errors=True)
     analyzer = Analyzer("one", prepare_model(model, task), task, cpu=True, output_dir=str(where), disable_tqdm=True,
