@@ -30,8 +30,9 @@ def verify(
 
     The run's network is trained from its first weights on a sample of its data, on random halves of the sample, and
     without each one of its examples; then influence, by the run's curvature and damping, is compared with what
-    happened, beside the cosine of embeddings. It tests the method with this run's options, not the long training
-    of the run itself. Writes RUN/verification.json. For runs that train their own network.
+    happened, beside the cosine of embeddings and an example's mere presence in a half. It tests the method with this
+    run's options, not the long training of the run itself. Writes RUN/verification.json. For runs that train their own
+    network.
 
     \b
     repsim influence verify digits.run

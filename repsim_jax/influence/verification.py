@@ -32,10 +32,11 @@ class Verification(NamedTuple):
     """How well ways to score examples foretold what training without them did.
 
     Attributes:
-        names: Of the ways; the last one is the cosine of embeddings, which influence must beat.
+        names: Of the ways; the last two are what influence must beat: the cosine of embeddings, and "own presence",
+            which knows of a half nothing but whether the query itself is in it.
         scores: Linear datamodeling score of each.
         memorization: (k,) Spearman's correlation of self-influence with what leaving out each example did; NaN for the
-            cosine.
+            last two.
         num_examples: Training examples.
         num_subsets: Random halves of them that were trained on.
         num_steps: Updates of each training.
@@ -102,7 +103,8 @@ def verification(
             scored[f"{mode}, {name}"] = found.values
     # what is like a query is expected to make it more stable, which is a lower measurement
     scored["cosine of embeddings"] = -unit @ unit.T
+    scored["own presence"] = -np.eye(n)
     scores = tuple(datamodeling_score(key_interval, values, halves, truth) for values in scored.values())
     own = [spearman(-np.diag(values), missed) for values in scored.values()]
-    own[-1] = float("nan")
+    own[-2:] = [float("nan")] * 2
     return Verification(tuple(scored), scores, np.asarray(own), n, num_subsets, num_steps)

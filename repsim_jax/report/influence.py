@@ -285,8 +285,9 @@ def _facts(audit: Audit) -> list[tuple[str, str]]:
     if audit.leaks is not None:
         facts.append(("leaks into the test set", f"{len(audit.leaks.pairs):,}"))
     if audit.truth is not None:
-        best = max(audit.truth.verdicts, key=lambda one: one.score)
-        facts.append(("retraining agrees, LDS", number(best.score, 2)))
+        # what has no memorization is a baseline, not influence
+        judged = [one for one in audit.truth.verdicts if one.memorization is not None] or audit.truth.verdicts
+        facts.append(("retraining agrees, LDS", number(max(one.score for one in judged), 2)))
     if audit.skipped:
         facts.append(("left out", f"{len(audit.skipped):,}"))
     return facts

@@ -108,7 +108,9 @@ def test_the_datamodeling_score_is_one_where_outcomes_are_sums_of_influence():
     opposite = datamodeling_score(KEY, -values, masks, masks @ values.T)
     assert opposite.value == pytest.approx(-1)
     unrelated = datamodeling_score(KEY, rng.normal(size=(4, 20)), masks, masks @ values.T)
-    assert unrelated.interval[0] < unrelated.value < unrelated.interval[1]
+    assert unrelated.interval[0] < 0 < unrelated.interval[1]
+    noisy = datamodeling_score(KEY, values, masks, masks @ values.T + rng.normal(size=(len(masks), len(values))))
+    assert noisy.interval[0] < noisy.value < noisy.interval[1]
     rounded = np.round(masks @ values.T)  # with ties
     found = datamodeling_score(KEY, values, masks, rounded).by_query
     expected = [spearmanr(masks @ one, seen).statistic for one, seen in zip(values, rounded.T, strict=True)]
