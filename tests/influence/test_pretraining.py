@@ -29,7 +29,7 @@ from repsim_jax.errors import (
     UnknownNameError,
 )
 from repsim_jax.influence.pretraining import OBJECTIVES, STATE_FILE
-from repsim_jax.linalg import nearest_rows
+from repsim_jax.linalg import unit_rows
 from repsim_jax.resumable import write_tree
 
 NETWORK = inf.Network((64,), widths=(16,), num_features=8, projector=(8,), predictor=(8,))
@@ -64,20 +64,22 @@ def test_the_first_loss_is_that_of_embeddings_without_structure(trained: inf.Pre
 
 
 @pytest.mark.slow
-def test_classes_lie_closer_together_after_training_than_before():
-    """The nearest other digit is of the same class more often, though no label was seen."""
+def test_two_new_views_of_a_digit_find_each_other_more_often_after_training():
+    """What SimCLR trains for, judged by retrieval among 600 digits, on views that were never seen."""
     source = open_source("digits")
-    labels = np.asarray(source.labels)[:600]
-    x = np.stack([source.get(i) for i in range(600)]).astype(np.float32) - 0.5
+    x = jnp.asarray(np.stack([source.get(i) for i in range(600)]).astype(np.float32) - 0.5)
     network = inf.Network((64,), widths=(64,), num_features=32, projector=(32, 16))
     recipe = inf.Recipe(num_steps=300, batch_size=128, learning_rate=3e-3)
     found = inf.pretrain(KEY, x, inf.DigitViews(), network=network, recipe=recipe)
+    keys = jax.random.split(jax.random.key(9), (2, 600))
+    views = [jax.vmap(inf.DigitViews())(each, x) for each in keys]
 
-    def agreement(params: Any) -> float:
-        nearest = np.asarray(nearest_rows(network.represent(params, jnp.asarray(x)), k=5))
-        return float((labels[nearest] == labels[:, None]).mean())
+    def retrieved(params: Any) -> float:
+        first, second = (np.asarray(unit_rows(network.embed(params, view))) for view in views)
+        return float(((first @ second.T).argmax(1) == np.arange(600)).mean())
 
-    assert agreement(found.params) > agreement(network.initial(KEY)) + 0.03
+    assert retrieved(found.params) > retrieved(network.initial(KEY)) + 0.1
+    assert found.losses[-20:].mean() < found.losses[:20].mean() - 0.3
     assert found.effective_rank > 3
 
 
@@ -119,9 +121,9 @@ def test_normalized_blocks_have_mean_zero_and_spread_one_before_their_relu():
     "objective", [pytest.param(name, marks=() if name == "byol" else pytest.mark.slow) for name in OBJECTIVES]
 )
 def test_every_objective_trains_and_poses_influence(digits: np.ndarray, objective: str):
-    found = pretrain(digits, objective=objective, num_checkpoints=1)
+    found = pretrain(digits, objective=objective, num_checkpoints=1, recipe=replace(RECIPE, num_steps=200))
     assert np.isfinite(found.losses).all()
-    assert found.losses[-5:].mean() < found.losses[:5].mean()
+    assert found.losses[-40:].mean() < found.losses[:40].mean()
     train = inf.augmented(KEY, digits, inf.DigitViews(), num_views=2)
     posed = inf.problem_of(found, NETWORK, train, objective)
     arrays = posed.leaves().arrays
