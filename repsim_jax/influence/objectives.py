@@ -283,8 +283,11 @@ def with_target(objective: Objective, params: Any) -> Objective:
     Returns:
         The objective.
     """
-    holds = isinstance(objective, BYOL) or (isinstance(objective, SimSiam) and objective.stop_gradient)
-    return replace(objective, target_params=params) if holds and objective.target_params is None else objective
+    if isinstance(objective, SimSiam) and not objective.stop_gradient:
+        return objective
+    if isinstance(objective, BYOL | SimSiam) and objective.target_params is None:
+        return replace(objective, target_params=params)
+    return objective
 
 
 @jax.tree_util.register_dataclass
