@@ -74,11 +74,15 @@ def test_two_new_views_of_a_digit_find_each_other_more_often_after_training():
     keys = jax.random.split(jax.random.key(9), (2, 600))
     views = [jax.vmap(inf.DigitViews())(each, x) for each in keys]
 
-    def retrieved(params: Any) -> float:
+    def judged(params: Any) -> tuple[float, float]:
         first, second = (np.asarray(unit_rows(network.embed(params, view))) for view in views)
-        return float(((first @ second.T).argmax(1) == np.arange(600)).mean())
+        cosines = first @ second.T
+        found = (cosines.argmax(1) == np.arange(600)).mean()
+        return float(found), float(np.diag(cosines).mean() - cosines.mean())
 
-    assert retrieved(found.params) > retrieved(network.initial(KEY)) + 0.1
+    (before, apart_before), (after, apart_after) = judged(network.initial(KEY)), judged(found.params)
+    assert after > 2 * before
+    assert apart_after > 0.7 > 0.2 > apart_before
     assert found.losses[-20:].mean() < found.losses[:20].mean() - 0.3
     assert found.effective_rank > 3
 
