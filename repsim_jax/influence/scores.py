@@ -84,8 +84,8 @@ def influence(
     In ``mode="batch"`` a value predicts, to first order, by how much the measurement would rise if the example were
     included in training rather than left out. In ``mode="paper"`` it is the paper's product of alignment gradients,
     which predicts it up to the factor 1 / n. Each mode wants the curvature of its own side: "batch" one of
-    ``of="objective"`` or the Hessian, "paper" one of ``of="alignment"``; crossed, they foretold the retraining of
-    VICReg half as well (``benchmarks/influence_lds.py``).
+    ``of="objective"`` or the Hessian, "paper" one of ``of="alignment"``. With the other's, "batch" foretold nothing of
+    retraining by SimCLR and Barlow Twins, and half as much by VICReg (``benchmarks/influence_lds.py``).
 
     Args:
         key: Random key; deals training examples into batches, where there is more than one.
