@@ -30,11 +30,23 @@ class Whitening(Protocol):
     layout: Layout
 
     def projections(self) -> list[Float[Array, "b k r"]] | None:
-        """What the inputs of each layer are multiplied by where they arrive; None leaves them as they are."""
+        """What the inputs of each layer are multiplied by where they arrive.
+
+        Returns:
+            A matrix for each layer; None leaves inputs as they are.
+        """
         ...
 
     def whitened(self, drawn: Drawn, damping: Damping) -> list[Float[Array, "uc r"]]:
-        """Gradients whose products are those with the damped curvature divided out, in parts."""
+        """Gradients whose products are those with the damped curvature divided out, in parts.
+
+        Args:
+            drawn: Gradients, as both sides of each layer.
+            damping: What is added to the curvature.
+
+        Returns:
+            Arrays (uc, r); the product of two gradients is the sum over parts.
+        """
         ...
 
 
