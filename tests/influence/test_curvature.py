@@ -318,7 +318,7 @@ def test_what_cannot_be_fitted_is_refused():
 
 
 def test_a_dense_matrix_of_a_large_model_is_refused():
-    large = {"w": jnp.ones((D, 5000))}
+    large = {"w": jax.random.normal(KEY, (D, 5000))}
     posed = problem(lambda params, x: x @ params["w"], large, examples(), objective=Custom(quadratic))
     with pytest.raises(BadArrayError, match="at most 20000 parameters, got 25000"):
         dense(KEY, posed)

@@ -178,7 +178,8 @@ def test_batches_change_nothing(kernels: Any, recwarn: Any):
     train, _, kernel_fn = kernels
     for devices in (0, -1):
         batched = nt.batch(lambda x, y, get: kernel_fn(x, y, get), batch_size=2, device_count=devices)
-        np.testing.assert_allclose(batched(X, None, "ntk"), train, rtol=1e-5)
+        # entries of 1e-4 are left where numbers near one cancel, which batches add up in another order
+        np.testing.assert_allclose(batched(X, None, "ntk"), train, rtol=1e-5, atol=1e-6)
     apply_fn, params = dense_model()
     empirical = nt.empirical_ntk_fn(apply_fn)
     np.testing.assert_allclose(
