@@ -108,7 +108,7 @@ def write_tree(path: Path, tree: Any) -> None:
     """
     content = io.BytesIO()
     arrays: dict[str, Any] = {f"{i:05d}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(tree))}
-    np.savez(content, allow_pickle=False, **arrays)
+    np.savez(content, **arrays)
     replace_file(path, content.getvalue())
 
 

@@ -93,7 +93,8 @@ def test_the_network_is_an_mlp_of_flax_and_its_projector():
     encoder = params["encoder"]
 
     def dense(tree: Any, row: Any) -> Any:
-        return row @ np.asarray(tree["kernel"].get_value()) + np.asarray(tree["bias"].get_value())
+        kernel, bias = (np.asarray(jax.tree.leaves(tree[name])[0]) for name in ("kernel", "bias"))
+        return row @ kernel + bias
 
     rows = dense(encoder["head"], np.maximum(dense(encoder["block_0"]["linear"], x), 0))
     np.testing.assert_allclose(NETWORK.represent(params, x), rows, atol=1e-5)
