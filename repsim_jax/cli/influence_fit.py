@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from repsim_jax.cli.extract import Column, IdColumn, Limit, Size
+from repsim_jax.cli.sizes import parse_bytes
 
 if TYPE_CHECKING:
     from repsim_jax.cli.influence_runs import Run
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
 # Of the memory that is free now.
 _SHARE = 0.8
-_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _RANKS = {"logra": 16, "projection": 512, "low-rank": 64}
 
 
@@ -185,18 +185,6 @@ def _free() -> int:
 
 def _gib(number: int) -> str:
     return f"{number / 2**30:.2f} GiB"
-
-
-def parse_bytes(text: str) -> int:
-    """A number of bytes, with a unit of 1,024 or none."""
-    from repsim_jax.errors import RepsimError
-
-    plain = text.strip().upper().removesuffix("IB").removesuffix("B")
-    unit = plain[-1:] if plain[-1:] in _UNITS else ""
-    try:
-        return int(float(plain.removesuffix(unit)) * _UNITS[unit])
-    except (ValueError, OverflowError) as error:
-        raise RepsimError(f"--memory takes bytes, such as 500M or 4G; got {text!r}.") from error
 
 
 def fit_curvature(run: "Run") -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from repsim_jax.cli.extract import Column, Data, IdColumn, Limit, Size
+from repsim_jax.cli.sizes import parse_bytes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,7 +25,6 @@ NtkModel = Annotated[
     ),
 ]
 _BATCH = 256
-_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def ntk(
@@ -92,7 +92,7 @@ def ntk(
     asked = {
         "outputs": int(outputs) if outputs.lstrip("-").isdecimal() else outputs,
         "block": block,
-        "memory": _bytes(memory),
+        "memory": parse_bytes(memory),
         "output_block": output_block,
         "params_filter": params_filter,
     }
@@ -117,18 +117,6 @@ def _folder(out: Path) -> Path:
     if out.suffix == ".npy":
         raise FileError(out, "--out is a folder, which will hold kernel.npy and what is told about it.")
     return out
-
-
-def _bytes(text: str) -> int:
-    """A number of bytes, with a unit of 1,024 or none."""
-    from repsim_jax.errors import RepsimError
-
-    plain = text.strip().upper().removesuffix("IB").removesuffix("B")
-    unit = plain[-1:] if plain[-1:] in _UNITS else ""
-    try:
-        return int(float(plain.removesuffix(unit)) * _UNITS[unit])
-    except (ValueError, OverflowError) as error:
-        raise RepsimError(f"--memory takes bytes, such as 500M or 4G; got {text!r}.") from error
 
 
 def _model_and_inputs(spec: str, source: "Source", size: int | None) -> tuple[Any, Any, "np.ndarray"]:

@@ -15,7 +15,8 @@ from house.source import ROOT
 from typer.testing import CliRunner
 
 from repsim_jax.cli import app
-from repsim_jax.cli.influence_fit import _check_memory, parse_bytes
+from repsim_jax.cli.influence_fit import _check_memory
+from repsim_jax.cli.sizes import parse_bytes
 from repsim_jax.errors import RepsimError
 
 N = 24
