@@ -7,7 +7,6 @@ Features of training examples are stored once, before any query or damping is kn
 arXiv 2405.13954), Park et al. 2023 (TRAK, arXiv 2303.14186).
 """
 
-import hashlib
 import math
 import os
 from typing import Any, NamedTuple
@@ -28,8 +27,11 @@ from repsim_jax.influence.pseudo import Told
 from repsim_jax.influence.search.exact import Exact
 from repsim_jax.influence.search.index import Found, Index
 from repsim_jax.linalg import precise_jit
+from repsim_jax.resumable import fingerprint
 
 Projection = LoGra | RandomProjection
+# Examples whose views tell one augmentation from another.
+_FINGERPRINTED = 8
 
 
 class TopInfluence(NamedTuple):
@@ -109,12 +111,14 @@ def store_features(
 
 
 def _fingerprint(key: jax.Array, posed: Problem, curvature: Projection, mode: str) -> str:
-    """Of all that features depend on but for code: parameters, examples, directions, batches."""
-    digest = hashlib.sha256(f"{mode} {posed.batch_size} {type(posed.objective).__name__}".encode())
-    train, told = posed.train, (posed.objective, posed.stability, _data(key), _directions(curvature))
-    for leaf in jax.tree.leaves((posed.leaves().arrays, train.x, _data(train.draws), told)):
-        digest.update(np.asarray(leaf).tobytes())
-    return digest.hexdigest()
+    """Of all that features depend on but for code: parameters, examples, directions, batches, and views."""
+    train = posed.train
+    told = (_data(key), _data(train.draws), _directions(curvature), posed.batch_size)
+    views = train.rows(slice(0, _FINGERPRINTED)).seen()  # the same keys give other views by another augmentation
+    options = (posed.objective, posed.stability)
+    return f"{mode} {type(posed.objective).__name__} " + fingerprint(
+        (posed.leaves().arrays, train.x, views, options, told)
+    )
 
 
 def _data(key: jax.Array) -> jax.Array:
