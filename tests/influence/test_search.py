@@ -19,6 +19,7 @@ from repsim_jax.influence import (
     LoGra,
     Problem,
     Uniformity,
+    augmented,
     influence,
     logra,
     random_projection,
@@ -302,6 +303,15 @@ def test_stored_features_resume_and_notice_another_model(tmp_path, projected):
         store_features(KEY, other, tmp_path / "a", curvature=curvature)
     with pytest.raises(StoreMismatchError, match="another model"):
         store_features(jax.random.key(1), posed, tmp_path / "a", curvature=curvature)
+    # the same keys draw other views by another augmentation
+    for number, scale in enumerate((0.1, 0.2)):
+        views = augmented(KEY, posed.train.x, lambda key, x, scale=scale: x + scale * jax.random.normal(key, x.shape))
+        drawn = cases.small_problem(train=views, batch_size=6)
+        if number == 0:
+            store_features(KEY, drawn, tmp_path / "drawn", curvature=curvature, block=4)
+        else:
+            with pytest.raises(StoreMismatchError, match="another model"):
+                store_features(KEY, drawn, tmp_path / "drawn", curvature=curvature, block=4)
 
 
 def test_features_are_of_projections_and_single_queries(tmp_path, projected):
