@@ -30,3 +30,13 @@ def _close_figures() -> Iterator[None]:
 
     if "matplotlib.pyplot" in sys.modules:
         sys.modules["matplotlib.pyplot"].close("all")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _drop_programs() -> Iterator[None]:
+    """Unloads what a file compiled: thousands of programs in one process reach the kernel's limit of mapped regions."""
+    yield
+    import sys
+
+    if "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()
