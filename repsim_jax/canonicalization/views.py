@@ -62,17 +62,20 @@ class Views:
         small = self.shape(h, w)
         return x if small == (h, w) else jax.image.resize(x, (b, *small, c), "linear", antialias=True)
 
-    def orbit(self, group: Group, reduced: Float[Array, "b i j c"]) -> Float[Array, "g b i j c"]:
+    def orbit(
+        self, group: Group, reduced: Float[Array, "b i j c"], *, whole: Group | None = None
+    ) -> Float[Array, "g b i j c"]:
         r"""The views :math:`g^{-1} x` of every element.
 
         Args:
             group: Of the plane.
             reduced: From ``reduced``.
+            whole: The group of which that is a part, as it says whether there is a mask; None: itself.
 
         Returns:
             Views, element by element.
         """
-        return self._masked(group, orbit(group, reduced))
+        return self._masked(whole or group, orbit(group, reduced))
 
     def views(self, group: Group, elements: Elements, reduced: Float[Array, "b i j c"]) -> Float[Array, "b i j c"]:
         r"""The view :math:`g^{-1} x` of each image's own element, with a gradient by its matrix.
