@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 __all__ = [
     "__version__",
     "activations",
+    "canonicalization",
     "data",
     "encoders",
     "errors",
@@ -32,6 +33,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from repsim_jax import activations as activations
+    from repsim_jax import canonicalization as canonicalization
     from repsim_jax import data as data
     from repsim_jax import encoders as encoders
     from repsim_jax import errors as errors
