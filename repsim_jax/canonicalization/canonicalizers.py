@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from repsim_jax._compat import is_traced
@@ -19,7 +20,7 @@ from repsim_jax.canonicalization.groups import Elements, Group
 from repsim_jax.canonicalization.networks import ViewNetwork
 from repsim_jax.canonicalization.planar import orbit
 from repsim_jax.canonicalization.searching import Search, fine_energies, refined
-from repsim_jax.canonicalization.selection import Chosen, Selection, choose, left_alone
+from repsim_jax.canonicalization.selection import Selection, choose, left_alone
 from repsim_jax.canonicalization.views import Views
 from repsim_jax.errors import BadArrayError, RepsimError
 
@@ -128,11 +129,7 @@ class Canonicalizer:
         Raises:
             BadArrayError: As a call.
         """
-        found, chosen = _canonicalized(self, checked(self, x), None)
-        order, b = self.group.order, len(x)
-        every = self.group.elements(jnp.repeat(jnp.arange(order), b), found.elements.matrix.dtype)
-        grid = Elements(every.index.reshape(order, b), every.matrix.reshape(order, b, *every.matrix.shape[1:]))
-        return found, Frames(grid, chosen.weights)
+        return _canonicalized(self, checked(self, x), None)
 
 
 def checked(canonicalizer: Any, x: Any) -> jax.Array:
@@ -154,14 +151,19 @@ def checked(canonicalizer: Any, x: Any) -> jax.Array:
         raise BadArrayError(f"a canonicalizer needs floating-point inputs, got {x.dtype}; scale images: x / 255.")
     if len(x) == 0:
         raise BadArrayError(f"a canonicalizer needs at least one input, got shape {x.shape}.")
-    if not is_traced(x) and not bool(jnp.isfinite(x).all()):
-        bad = jnp.flatnonzero(~jnp.isfinite(x.reshape(len(x), -1)).all(1))
+    if not is_traced(x) and not bool(_are_finite(x)):
+        bad = np.flatnonzero(~np.isfinite(np.asarray(x).reshape(len(x), -1)).all(1))
         raise BadArrayError(f"inputs hold NaN or infinity in {len(bad)} rows, the first is {int(bad[0])}.")
     return x
 
 
 @jax.jit
-def _canonicalized(canonicalizer: Canonicalizer, x: jax.Array, key: jax.Array | None) -> tuple[Canonicalized, Chosen]:
+def _are_finite(x: jax.Array) -> Bool[Array, ""]:
+    return jnp.isfinite(x).all()
+
+
+@jax.jit
+def _canonicalized(canonicalizer: Canonicalizer, x: jax.Array, key: jax.Array | None) -> tuple[Canonicalized, Frames]:
     group = canonicalizer.group
     seen = shown(canonicalizer, x)
     energies = orbit_energies(canonicalizer, seen)
@@ -172,7 +174,9 @@ def _canonicalized(canonicalizer: Canonicalizer, x: jax.Array, key: jax.Array | 
         stays = left_alone(energies, canonicalizer.selection)
         elements = better._replace(matrix=jnp.where(stays[:, None, None], elements.matrix, better.matrix))
     canonical = canonicalizer.action.invert(group, elements, x)
-    return Canonicalized(canonical, elements, energies, chosen.margin, chosen.num_ties, chosen.gated), chosen
+    found = Canonicalized(canonical, elements, energies, chosen.margin, chosen.num_ties, chosen.gated)
+    index = jnp.broadcast_to(jnp.arange(group.order)[:, None], (group.order, len(x)))
+    return found, Frames(Elements(index, jnp.asarray(group.matrices, x.dtype)[index]), chosen.weights)
 
 
 def shown(canonicalizer: Canonicalizer, x: jax.Array) -> jax.Array:

@@ -105,7 +105,7 @@ class PCAFrames:
 
 @precise_jit(static_argnames=("num_frames",))
 def _framed(x: Float[Array, "b n 3"], tolerance: float, *, num_frames: int) -> tuple[Canonicalized, Frames]:
-    axes = principal_axes(x, tolerance)
+    axes = jax.vmap(_axes, (0, None))(x, tolerance)
     signs = jnp.asarray(_SIGNS[:num_frames], x.dtype)
     matrix = axes * signs[:, None, None, :]
     centered = x - x.mean(1, keepdims=True)
@@ -123,6 +123,7 @@ def _framed(x: Float[Array, "b n 3"], tolerance: float, *, num_frames: int) -> t
     return found, Frames(Elements(numbers, matrix), jnp.full((len(x), num_frames), 1 / num_frames, x.dtype))
 
 
+@precise_jit()
 def principal_axes(x: Float[Array, "b n 3"], tolerance: float | Float[Array, ""] = 1e-4) -> Float[Array, "b 3 3"]:
     """Three axes of each cloud, of determinant one, that turn with it; by the rule of ``PCAFrames``.
 

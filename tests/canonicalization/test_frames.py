@@ -62,10 +62,10 @@ def test_frames_are_rotations_that_turn_with_the_points(name: str, group: canon.
 
 
 def test_axes_are_those_of_numpys_covariance():
-    cloud = CLOUDS["none"].astype(np.float32)
-    axes = np.asarray(canon.principal_axes(np.tile(cloud, (6, 1, 1))))[0]
-    wanted = np.linalg.eigh(np.cov(cloud.T))[1][:, ::-1]
-    np.testing.assert_allclose(np.abs(np.sum(axes * wanted, 0)), 1, atol=1e-4)
+    axes = np.asarray(canon.PCAFrames().frames(orbit("none"))[1].elements.matrix)[0]
+    wanted = TURNS @ np.linalg.eigh(np.cov(CLOUDS["none"].T))[1][:, ::-1]
+    np.testing.assert_allclose(np.abs(np.sum(axes * wanted, 1)), 1, atol=1e-4)
+    np.testing.assert_allclose(canon.principal_axes(orbit("none")), axes, atol=1e-6)
 
 
 def test_a_pick_by_skewness_is_one_form_for_all_orientations():

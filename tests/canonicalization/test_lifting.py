@@ -44,6 +44,7 @@ def test_a_group_convolution_is_a_sum_over_the_group_by_scipy():
         np.testing.assert_allclose(got, wanted, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_it_canonicalizes_as_energies_do():
     x = photographs(20)
     canonicalizer = canon.lifted(KEY, 3, D4, views=canon.Views(size=None), widths=(3, 2), size=3)
