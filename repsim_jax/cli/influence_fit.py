@@ -13,9 +13,11 @@ from repsim_jax.cli.sizes import parse_bytes
 if TYPE_CHECKING:
     from repsim_jax.cli.influence_runs import Run
     from repsim_jax.influence import Curvature, Problem
+    from repsim_jax.influence.costs import Memory
 
 # Of the memory that is free now.
 _SHARE = 0.8
+_BLOCKS = (16, 8, 4, 1)
 _RANKS = {"logra": 16, "projection": 512, "low-rank": 64}
 
 
@@ -149,22 +151,27 @@ def _check_memory(posed: "Problem", options: dict[str, Any], memory: str | None)
 
     kind = options["curvature"]
     allowed = _free() if memory is None else parse_bytes(memory)
-    need = memory_of(posed, kind, rank=options["rank"] or 16, num_samples=options["samples"])
+
+    def needed(kind: str, block: int = 32) -> "Memory":
+        # each has its own rank where it was not chosen for it
+        rank = (options["rank"] if kind == options["curvature"] else None) or _RANKS.get(kind, 16)
+        of = options["of"] if options["of"] != "hessian" or kind in ("dense", "low-rank") else "objective"
+        return memory_of(posed, kind, of=of, rank=rank, num_samples=options["samples"], block=block)
+
+    need = needed(kind)
     say(
         f"{posed.num_params():,} parameters: about {_gib(need.fit)} to fit {kind}, {_gib(need.curvature)} for the "
         f"curvature, {_gib(need.score)} to score 32 examples at once; {_gib(allowed)} may be used"
     )
     if need.most <= allowed:
         return
-    fitting = [
-        f"--curvature {other}" for other in ("logra", "identity")
-        if other != kind and memory_of(posed, other).fit + memory_of(posed, other).curvature <= allowed
-    ]  # fmt: skip
-    advice = fitting[0] if fitting else "--layers with fewer parameters"
-    if need.fit <= allowed and need.curvature < allowed:
-        block = max(1, int(32 * (allowed - need.curvature) / need.score))
-        say(f"scores will need a smaller block: repsim influence score RUN --block {block}")
-        return
+    if need.fit <= allowed:
+        fitting = [one for one in _BLOCKS if needed(kind, one).most <= allowed]
+        if fitting:
+            say(f"scores will need a smaller block: repsim influence score RUN --block {fitting[0]}")
+            return
+    others = [one for one in ("logra", "identity") if one != kind and needed(one, _BLOCKS[-1]).most <= allowed]
+    advice = f"--curvature {others[0]}" if others else "--layers with fewer parameters, or a smaller --batch-size"
     raise RepsimError(
         f"{kind} of {posed.num_params():,} parameters needs about {_gib(need.most)}, and {_gib(allowed)} may be used. "
         f"Choose {advice}, or allow more: --memory {need.most / 2**30 + 0.1:.1f}G."

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 
 from repsim_jax.errors import BadArrayError
 from repsim_jax.influence.derivatives import spread
+from repsim_jax.influence.footprints import footprint
 from repsim_jax.influence.problems import Of, Problem, Unit, in_batches
 from repsim_jax.kernels.layerwise import Layers, Layout, Sides, layers_of, sides_of
 from repsim_jax.linalg import precise_jit
@@ -90,12 +91,8 @@ def draws_of(
     key_batches, key_signs = jax.random.split(key)
     batches = in_batches(key_batches, len(posed.train), posed.batch_size if of == "objective" else 1)
     num_units = min(len(batches.rows), max_units or len(batches.rows))  # they have been shuffled
-    unit = posed.unit(jnp.asarray(batches.rows[0]), jnp.asarray(batches.weights[0]))
-    layers = layers_of(_function(posed, of), posed.leaves(), unit)
-    each = layers.made.num_outputs if num_samples is None else -(-num_samples // num_units)
-    held = units_at_once(layers) if block is None else block
-    each_at_once = min(each, held)
-    at_once = -(-max(1, min(num_units, held // each_at_once)) // multiple) * multiple
+    layers = unit_layers(posed, of, len(batches.rows[0]))
+    each, each_at_once, at_once = _sizes(layers, num_units, num_samples, block, multiple)
     parts = []
     for numbers in np.arange(-(-num_units // at_once) * at_once).reshape(-1, at_once):
         inside = np.minimum(numbers, num_units - 1)
@@ -107,6 +104,61 @@ def draws_of(
             parts.append(Part(rows, weights, jnp.asarray(numbers < num_units, jnp.float32), keys))
     drawn = -(-each // each_at_once) * each_at_once
     return Draws(of, layers.layout, tuple(parts), num_units * (1 if num_samples is None else drawn))
+
+
+def _sizes(
+    layers: Layers, num_units: int, num_samples: int | None, block: int | None = None, multiple: int = 1
+) -> tuple[int, int, int]:
+    """Gradients of each unit; how many of them, and of how many units, are computed at once."""
+    each = layers.made.num_outputs if num_samples is None else -(-num_samples // num_units)
+    held = units_at_once(layers) if block is None else block
+    each_at_once = min(each, held)
+    at_once = -(-max(1, min(num_units, held // each_at_once)) // multiple) * multiple
+    return each, each_at_once, at_once
+
+
+def part_footprint(posed: Problem, of: Of, *, num_samples: int | None, formed: bool = True) -> int:
+    """Bytes that random gradients take while they are drawn, from shapes alone.
+
+    Args:
+        posed: The problem.
+        of: What the curvature is of.
+        num_samples: As in ``draws_of``.
+        formed: Whether the gradients themselves are formed, or both sides of each layer are all that is used.
+
+    Returns:
+        A count.
+    """
+    n = len(posed.train)
+    size = posed.batch_size if of == "objective" else 1
+    num_units = -(-n // size)
+    size = -(-n // num_units)
+    layers = unit_layers(posed, of, size)
+    _, gradients, units = _sizes(layers, num_units, num_samples)
+    shape: Any = lambda *sizes, dtype=jnp.float32: jax.ShapeDtypeStruct(sizes, dtype)  # noqa: E731
+    keys: Any = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), (units, gradients)))
+    part = Part(shape(units, size, dtype=jnp.int32), shape(units, size), shape(units), keys)
+
+    def drawn(posed: Problem, part: Part) -> Any:
+        found = _drawn(posed, part, None, of, layers.layout)
+        return found.gradients() if formed else found
+
+    return footprint(drawn, posed, part)
+
+
+def unit_layers(posed: Problem, of: Of, size: int) -> Layers:
+    """The layers of the residuals of one unit, from shapes alone.
+
+    Args:
+        posed: The problem.
+        of: What the curvature is of.
+        size: Examples of the unit.
+
+    Returns:
+        The layers.
+    """
+    rows, weights = jax.ShapeDtypeStruct((size,), jnp.int32), jax.ShapeDtypeStruct((size,), jnp.float32)
+    return layers_of(_function(posed, of), posed.leaves(), jax.eval_shape(posed.unit, rows, weights))
 
 
 @jax.jit

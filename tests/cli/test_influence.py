@@ -18,6 +18,7 @@ from repsim_jax.cli import app
 from repsim_jax.cli.influence_fit import _check_memory
 from repsim_jax.cli.sizes import parse_bytes
 from repsim_jax.errors import RepsimError
+from repsim_jax.influence.costs import Memory
 
 N = 24
 QUICK = ("--steps", "4", "--batch-size", "12", "--num-views", "3", "--samples", "16")
@@ -115,21 +116,35 @@ def test_what_cannot_be_done_is_told_at_once(
 
 
 class _Large:
-    """A problem of one matrix that no machine holds the curvature of."""
-
-    def leaves(self) -> Any:
-        shape = np.lib.stride_tricks.as_strided(np.zeros(1, np.float32), (200_000, 200_000), (0, 0))
-        return type("Leaves", (), {"arrays": [shape]})
+    """A problem of more parameters than any machine holds the curvature of."""
 
     def num_params(self) -> int:
-        return 200_000**2
+        return 40_000_000_000
 
 
-def test_too_little_memory_is_told_with_a_flag_that_would_fit(capsys: pytest.CaptureFixture[str]):
-    options = {"curvature": "ekfac", "rank": None, "samples": 64}
-    with pytest.raises(RepsimError, match=r"needs about [\d.]+ GiB.*--curvature logra"):
-        _check_memory(_Large(), options, "4G")  # pyright: ignore[reportArgumentType]
+def _needed(_: Any, kind: str, *, block: int = 32, **__: Any) -> Memory:
+    gib = 2**30
+    return Memory({"identity": 0, "logra": 2, "ekfac": 900}[kind] * gib, 0, block * gib // 4)
+
+
+@pytest.mark.parametrize(("allowed", "advice"), [("4G", "--curvature logra"), ("1G", "identity"), ("1M", "--layers")])
+def test_too_little_memory_is_told_with_a_flag_that_would_fit(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], allowed: str, advice: str
+):
+    monkeypatch.setattr("repsim_jax.influence.costs.memory_of", _needed)
+    options = {"curvature": "ekfac", "rank": None, "samples": 64, "of": "objective"}
+    with pytest.raises(RepsimError, match=rf"needs about 900.00 GiB.*{advice}"):
+        _check_memory(_Large(), options, allowed)  # pyright: ignore[reportArgumentType]
     assert "40,000,000,000 parameters" in capsys.readouterr().err
+
+
+def test_a_smaller_block_is_told_where_scores_alone_are_too_large(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr("repsim_jax.influence.costs.memory_of", _needed)
+    options = {"curvature": "logra", "rank": None, "samples": 64, "of": "objective"}
+    _check_memory(_Large(), options, "3G")  # pyright: ignore[reportArgumentType]
+    assert "--block 8" in capsys.readouterr().err
 
 
 def test_bytes_are_read_with_their_units():
