@@ -8,7 +8,8 @@ The columns: the linear datamodeling score (LDS), Spearman's correlation over su
 measured, averaged over queries; ``held_out`` is that of digits never trained on; ``leave_one_out`` is Spearman's
 correlation over examples; ``memorization`` is that of self-influence with how much less stable an example is in
 models that were trained without it (halves), and ``self`` with leaving out that one alone. The ceiling is what the
-expected outcome would reach against training from other weights.
+expected outcome would reach against one training, found from trainings from other weights (records of before its move
+into ``repsim_jax.influence.verification`` hold that against the mean of two, c: of one it is c / sqrt(2 - c^2)).
 "own presence" knows nothing but whether a query is in the subset
 itself, and "leave-one-out itself" sums what was measured: how far examples act one by one at all.
 
@@ -25,9 +26,8 @@ Writes benchmarks/results/influence_lds_DATA_OBJECTIVE.json after each seed.
 import argparse
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,9 +36,9 @@ import optax
 from _influence_lds_data import cifar, compressed, digits, moved_digit, moved_image
 from _influence_lds_rule import balanced_damping
 from _record import record
-from scipy.stats import rankdata
 
 from repsim_jax import influence as inf
+from repsim_jax.influence.verification import Truth, baselines, judged, trained_without
 from repsim_jax.linalg import unit_rows
 
 WIDTHS = (16, 24, 12)
@@ -145,106 +145,39 @@ def curvatures(key: jax.Array, posed: inf.Problem) -> Iterator[tuple[str, Any]]:
     yield from ((name, fit()) for name, fit in fits.items())
 
 
-class Truth(NamedTuple):
-    """What training without examples did.
-
-    Attributes:
-        posed: The trained problem.
-        masks: (s, n) subsets of each share.
-        own: (s, n) outcomes of training examples, for each share.
-        others: (s, m) outcomes of digits never trained on, for each share.
-        left_out: (n, n) by how much each example raises each training example's stability.
-        left_out_others: (m, n) by how much it raises that of the others.
-        ceilings: Noise ceilings.
-    """
-
-    posed: inf.Problem
-    masks: list[np.ndarray]
-    own: list[np.ndarray]
-    others: list[np.ndarray]
-    left_out: np.ndarray
-    left_out_others: np.ndarray
-    ceilings: dict[str, float]
-
-
-def truth(key: jax.Array, start: inf.Problem, others: inf.Examples, name: str, settings: argparse.Namespace) -> Truth:
-    """Trains without examples.
-
-    Args:
-        key: Random key.
-        start: The problem before training.
-        others: Digits that are never trained on.
-        name: Of the objective.
-        settings: From the command line.
-
-    Returns:
-        What came out.
-    """
-    n, count = settings.n, settings.subsets
-    key_train, key_other, *keys = jax.random.split(key, 2 + len(SHARES))
-    how = training(name, settings.steps)
-    masks = [inf.random_subsets(k, n, num_subsets=count, share=share) for k, share in zip(keys, SHARES, strict=True)]
-    together = np.concatenate([np.ones((1, n), bool), *masks, inf.leave_one_out(n)])
-    params = inf.retrained(key_train, start, together, **how)
-    own, held = (inf.outcomes(start, params, queries) for queries in (start.train, others))
-    again = inf.retrained(
-        key_other,
-        replace(start, params=initial(key_other, name)),
-        np.concatenate([m[: count // 2] for m in masks]),
-        **how,
-    )
-    ceilings, parts = {}, []
-    for label, seen, queries in (("own", own, start.train), ("held_out", held, others)):
-        repeats = np.split(inf.outcomes(start, again, queries), len(SHARES))
-        parts.append(np.split(seen[1 : 1 + len(SHARES) * count], len(SHARES)))
-        for share, one, other in zip(SHARES, parts[-1], repeats, strict=True):
-            ceilings[f"{label}_{share}"] = inf.noise_ceiling(np.stack([one[: count // 2], other]))
-    rest = slice(1 + len(SHARES) * count, None)
-    trained = replace(start, params=jax.tree.map(lambda leaf: leaf[0], params))
-    return Truth(trained, masks, *parts, (own[0] - own[rest]).T, (held[0] - held[rest]).T, ceilings)
-
-
-def correlations(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Spearman's correlation of each row with the same row of another array; zero where one is constant.
-
-    Args:
-        left: (m, n).
-        right: (m, n).
-
-    Returns:
-        (m,).
-    """
-    ranks = [rankdata(side, axis=1) for side in (left, right)]
-    a, b = (side - side.mean(1, keepdims=True) for side in ranks)
-    size = np.sqrt(np.square(a).sum(1) * np.square(b).sum(1))
-    return (a * b).sum(1) / np.where(size > 0, size, 1)
-
-
-def judged(key: jax.Array, own: np.ndarray, others: np.ndarray, true: Truth) -> dict[str, Any]:
+def line_of(key: jax.Array, own: np.ndarray, others: np.ndarray, true: Truth) -> dict[str, Any]:
     """How well influence foretold it all.
 
     Args:
         key: Random key of the intervals.
         own: (n, n) influence on training examples.
         others: (m, n) influence on others.
-        true: From ``truth``.
+        true: What training without examples did.
 
     Returns:
         Scores by name.
     """
-    line: dict[str, Any] = {}
-    for share, masks, mine, held in zip(SHARES, true.masks, true.own, true.others, strict=True):
-        for label, values, outcomes in (("lds", own, mine), ("held_out", others, held)):
-            score = inf.datamodeling_score(key, values, masks, outcomes, num_resamples=60)
+    found, line = judged(key, true, own, others, num_resamples=60), {}
+    for number, share in enumerate(SHARES):
+        for label, score in (("lds", found.scores[number]), ("held_out", found.held_out[number])):
             line[f"{label}_{share}"], line[f"{label}_{share}_interval_95"] = score.value, list(score.interval)
-    halves, outcomes = true.masks[0], true.own[0]
-    without = (outcomes * ~halves).sum(0) / (~halves).sum(0) - (outcomes * halves).sum(0) / halves.sum(0)
-    itself = -np.diag(own)[None]
-    line["memorization"] = float(correlations(itself, without[None])[0])
-    line["self"] = float(correlations(itself, -np.diag(true.left_out)[None])[0])
-    line["leave_one_out"] = float(correlations(own, true.left_out).mean())
-    line["leave_one_out_held_out"] = float(correlations(others, true.left_out_others).mean())
-    return line
+    return line | {
+        "memorization": found.memorization_by_subsets, "self": found.memorization,
+        "leave_one_out": found.leave_one_out, "leave_one_out_held_out": found.leave_one_out_held_out,
+    }  # fmt: skip
+
+
+def ceilings_of(true: Truth) -> dict[str, float]:
+    """Noise ceilings.
+
+    Args:
+        true: What training without examples did.
+
+    Returns:
+        By whose outcomes, and the share of examples in the subsets.
+    """
+    both = (("own", true.ceilings or ()), ("held_out", true.ceilings_others or ()))
+    return {f"{label}_{share}": one for label, every in both for share, one in zip(SHARES, every, strict=True)}
 
 
 def one_seed(name: str, seed: int, settings: argparse.Namespace) -> dict[str, Any]:
@@ -266,17 +199,20 @@ def one_seed(name: str, seed: int, settings: argparse.Namespace) -> dict[str, An
         embed, initial(key_init, name), train, objective=OBJECTIVES[name], stability=inf.Stability("views")
     )
     began = time.process_time()
-    true = truth(key_train, start, others, name, settings)
-    result = {"noise_ceilings": true.ceilings, "retraining_cpu_s": round(time.process_time() - began, 1)}
+    true = trained_without(
+        key_train, start, held_out=others, initial=lambda key: initial(key, name), shares=SHARES,
+        num_subsets=settings.subsets, **training(name, settings.steps),
+    )  # fmt: skip
+    result = {"noise_ceilings": ceilings_of(true), "retraining_cpu_s": round(time.process_time() - began, 1)}
     table: dict[str, Any] = {}
 
     def add(label: str, own: np.ndarray, held: np.ndarray) -> None:
-        line = table[label] = judged(key_fit, own, held, true)
+        line = table[label] = line_of(key_fit, own, held, true)
         told = " ".join(f"{key} {value:.2f}" for key, value in line.items() if "95" not in key)
         print(f"{name} {seed} {label:44s} {told}", flush=True)
 
     print(name, seed, result, flush=True)
-    baselines(true, others, add)
+    compare(true, others, add)
     decay = WEIGHT_DECAY[name]
     for label, curvature in curvatures(key_fit, true.posed):
         dampings = {"damping 0.1": inf.Damping(0.1, decay)}
@@ -299,20 +235,18 @@ def one_seed(name: str, seed: int, settings: argparse.Namespace) -> dict[str, An
     return result | {"table": table}
 
 
-def baselines(true: Truth, others: inf.Examples, add: Callable[[str, np.ndarray, np.ndarray], None]) -> None:
+def compare(true: Truth, others: inf.Examples, add: Callable[[str, np.ndarray, np.ndarray], None]) -> None:
     """What influence is compared with.
 
     Args:
-        true: From ``truth``.
+        true: What training without examples did.
         others: Digits that were never trained on.
         add: Takes a label and both matrices.
     """
-    train = true.posed.train
-    add("leave-one-out itself", true.left_out, true.left_out_others)
-    add("own presence", -np.eye(len(train)), np.zeros((len(others), len(train))))
-    for label, made in (("embedding cosine", lambda x: embed(true.posed.params, x)), ("input cosine", lambda x: x)):
-        mine, theirs = (np.asarray(unit_rows(made(one.x))) for one in (train, others))
-        add(label, -mine @ mine.T, -theirs @ mine.T)
+    mine, theirs = (np.asarray(unit_rows(one.x)) for one in (true.posed.train, others))
+    every: dict[str, Any] = {"leave-one-out itself": (true.left_out, true.left_out_others), **baselines(true)}
+    for label, values in (every | {"input cosine": (-mine @ mine.T, -theirs @ mine.T)}).items():
+        add(label, *values)
 
 
 def main() -> None:

@@ -111,7 +111,8 @@ def truth_of(told: dict[str, Any]) -> "Truth":
     """What ``repsim influence verify`` found, for the page."""
     from repsim_jax.report.audits import Truth, Verdict
 
-    return Truth(tuple(Verdict(**one) for one in told["verdicts"]), told["ceiling"], told["told"])
+    verdicts = tuple(Verdict(**one) for one in told["verdicts"])
+    return Truth(verdicts, told["ceiling"], told["told"], told.get("held_out_ceiling"), told.get("seeds", 1))
 
 
 def _provenance(run: "Run") -> dict[str, str]:

@@ -79,7 +79,7 @@ def scores_of(run: "Run", *, mode: str = "batch", block: int = 32, sweep: bool =
     from repsim_jax.influence.stored import save_arrays
 
     curvature = run.curvature()
-    stamp = {**run.fingerprints, "mode": mode, "damping": run.options["damping"], "curvature": _curvature(run)}
+    stamp = {**run.fingerprints, "mode": mode, "damping": run.options["damping"], "curvature": curvature_digest(run)}
     options: dict[str, Any] = {"curvature": curvature, "mode": mode, "damping": run.damping(), "block": block}
     with Shards(run.folder / SHARDS, stamp) as kept, bar("self-influence") as told:
         found = self_influence(run.key("batches"), run.posed, **options, kept=kept, on_progress=told)
@@ -109,7 +109,7 @@ def rarity_of(x: Any, embeddings: Any, own: Any) -> "np.ndarray":
     return rarity(sparse, own, odd)
 
 
-def _curvature(run: "Run") -> str:
+def curvature_digest(run: "Run") -> str:
     """The bytes of the curvature's file: scores of another one are others."""
     import hashlib
 
@@ -233,7 +233,7 @@ def _ranked(
     )
     stamp = {
         **run.fingerprints, "queries": asked.fingerprint(), "measurement": measurement, "mode": mode,
-        "damping": run.options["damping"], "curvature": _curvature(run),
+        "damping": run.options["damping"], "curvature": curvature_digest(run),
     }  # fmt: skip
     options: dict[str, Any] = {
         "curvature": run.curvature(), "mode": mode, "damping": run.damping(), "block": block,

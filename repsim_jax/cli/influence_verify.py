@@ -9,19 +9,32 @@ import typer
 from repsim_jax.cli.influence import AsJson, Moved, RunFolder
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+
     from repsim_jax.cli.influence_runs import Run
-    from repsim_jax.influence.verification import Verification
     from repsim_jax.report import Audit
 
 VERIFICATION_FILE = "verification.json"
 # Below this many examples there are no kinds of them to speak of.
 _FEWEST_FOR_PLAN = 40
+_HELD_OUT = 32
 
 
 def verify(
     run: RunFolder,
     examples: Annotated[int, typer.Option(min=8, help="Examples of the data that take part, drawn at random.")] = 96,
-    subsets: Annotated[int, typer.Option(min=3, help="Random halves of them that are trained on.")] = 48,
+    subsets: Annotated[int, typer.Option(min=6, help="Random halves of them that are trained on.")] = 48,
+    held_out: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Queries that are never trained on, from the rest of the data. [32, or all there are]"
+        ),
+    ] = None,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="How often, each time with other examples, first weights and halves.")
+    ] = 1,
     steps: Annotated[int, typer.Option(min=1, help="Updates of each training.")] = 400,
     data: Moved = None,
     as_json: AsJson = False,
@@ -30,12 +43,15 @@ def verify(
 
     The run's network is trained from its first weights on a sample of its data, on random halves of the sample, and
     without each one of its examples; then influence, by the run's curvature and damping, is compared with what
-    happened, beside the cosine of embeddings and an example's mere presence in a half. It tests the method with this
-    run's options, not the long training of the run itself. Writes RUN/verification.json. For runs that train their own
-    network.
+    happened, beside the cosine of embeddings and an example's mere presence in a half. The same is asked of examples
+    that were never trained on, for which presence tells nothing. Half of the halves are trained from other weights,
+    too: what these share is the ceiling. It tests the method with this run's options, not the long training of the run
+    itself. Each seed is kept, so that a run that was stopped goes on. Writes RUN/verification.json. For runs that train
+    their own network.
 
     \b
     repsim influence verify digits.run
+    repsim influence verify digits.run --seeds 3 --held-out 40
     """
     from repsim_jax.cli.influence_runs import opened_run
     from repsim_jax.durable import replace_file
@@ -47,48 +63,93 @@ def verify(
             "verify trains anew, and this run's model was given (--model). Check the method on a run without it, or in "
             "Python: influence.retrained with your own training."
         )
-    if examples > len(opened.examples.ids):
-        raise RepsimError(f"--examples {examples} is more than the run has ({len(opened.examples.ids)}). Lower it.")
-    found = _verified(opened, examples, subsets, steps)
-    told = _document(found, opened)
+    left = len(opened.examples.ids) - examples
+    if left < (held_out or 0):
+        raise RepsimError(
+            f"--examples {examples} and --held-out {held_out or 0} are more than the run has "
+            f"({len(opened.examples.ids)}). Lower them."
+        )
+    asked = {"examples": examples, "subsets": subsets, "steps": steps,
+             "held_out": min(_HELD_OUT, left) if held_out is None else held_out}  # fmt: skip
+    told = document(_verified(opened, asked, seeds), asked, opened.fingerprints)
     replace_file(run / VERIFICATION_FILE, (json.dumps(told, indent=1, allow_nan=False) + "\n").encode())
     if as_json:
         typer.echo(json.dumps(told, allow_nan=False))
         return
+    _tell(told)
+
+
+def _tell(told: dict[str, Any]) -> None:
     for one in told["verdicts"]:
-        memorization = "" if one["memorization"] is None else f"; memorization {one['memorization']:.2f}"
-        typer.echo(f"{one['name']:>32}: LDS {one['score']:.2f} ({one['low']:.2f} to {one['high']:.2f}){memorization}")
+        parts = [f"LDS {_spread(one, '')}"]
+        parts += [f"never trained on {_spread(one, 'held_out')}"] if one["held_out"] is not None else []
+        parts += [f"memorization {one['memorization']:.2f}"] if one["memorization"] is not None else []
+        typer.echo(f"{one['name']:>32}: {'; '.join(parts)}")
+    others = "" if told["held_out_ceiling"] is None else f"; never trained on {told['held_out_ceiling']:.2f}"
+    typer.echo(f"{'ceiling':>32}: LDS {told['ceiling']:.2f}{others}")
     typer.echo(told["told"])
 
 
-def _verified(run: "Run", count: int, subsets: int, steps: int) -> "Verification":
-    import jax
-    import numpy as np
+def _spread(one: dict[str, Any], of: str) -> str:
+    value, prefix = (one["score"], "") if not of else (one[of], f"{of}_")
+    deviation = one[f"{prefix}deviation"]
+    spread = "" if deviation is None else f" ± {deviation:.2f}"
+    return f"{value:.2f}{spread} ({one[f'{prefix}low']:.2f} to {one[f'{prefix}high']:.2f})"
+
+
+def _verified(run: "Run", asked: dict[str, int], seeds: int) -> "list[dict[str, Any]]":
+    """The arrays of each seed; what was found before is read."""
     import optax
 
-    from repsim_jax import influence
     from repsim_jax.cli.bars import bar
-    from repsim_jax.cli.influence_fit import fitted
-    from repsim_jax.influence.verification import verification
+    from repsim_jax.cli.influence_score import SHARDS, curvature_digest
+    from repsim_jax.influence import Shards
 
-    key_rows, key_init, key_fit, key_verify = jax.random.split(run.key("verify"), 4)
-    rows = np.sort(np.asarray(jax.random.permutation(key_rows, len(run.examples.ids)))[:count])
-    # two views in training: with more of them a network hardly learns to keep the rest apart
-    train = run.posed.train.rows(rows)
-    start = influence.problem(
-        run.network.embed, run.network.initial(key_init), train, objective=_untargeted(run.posed.objective),
-        represent=run.network.represent, batch_size=count,
-    )  # fmt: skip
+    steps = asked["steps"]
+    # one object for all seeds: it is part of what is compiled
     optimizer = optax.chain(
         optax.add_decayed_weights(1e-3), optax.scale_by_adam(eps_root=1e-12),
         optax.scale_by_learning_rate(optax.cosine_decay_schedule(1e-2, steps)),
     )  # fmt: skip
+    stamp = {**run.fingerprints, "damping": run.options["damping"], "verify": asked,
+             "curvature": curvature_digest(run)}  # fmt: skip
+    found = []
+    with Shards(run.folder / SHARDS, stamp) as kept:
+        for seed in range(seeds):
+            with bar(f"training anew, seed {seed}") as told:
+                one = kept(f"verify-{seed}", lambda seed=seed, told=told: _seed(run, asked, seed, optimizer, told))
+            found.append(one)
+    return found
+
+
+def _seed(run: "Run", asked: dict[str, int], seed: int, optimizer: Any, told: Any) -> "dict[str, np.ndarray]":
+    import jax
+    import numpy as np
+
+    from repsim_jax import influence
+    from repsim_jax.cli.influence_fit import fitted
+    from repsim_jax.influence.verification import verification
+
+    key = jax.random.fold_in(run.key("verify"), seed)
+    key_rows, key_init, key_fit, key_verify = jax.random.split(key, 4)
+    count, others = asked["examples"], asked["held_out"]
+    rows = np.asarray(jax.random.permutation(key_rows, len(run.examples.ids)))
+    # two views in training: with more of them a network hardly learns to keep the rest apart
+    start = influence.problem(
+        run.network.embed, run.network.initial(key_init), run.posed.train.rows(np.sort(rows[:count])),
+        objective=_untargeted(run.posed.objective), represent=run.network.represent, batch_size=count,
+    )  # fmt: skip
     kind = f"{run.options['curvature']} of the {run.options['of']}"
-    with bar("training anew") as told:
-        return verification(
-            key_verify, start, fits={kind: lambda posed: fitted(key_fit, posed, run.options)}, damping=run.damping(),
-            optimizer=optimizer, num_steps=steps, num_subsets=subsets, on_progress=told,
-        )  # fmt: skip
+    found = verification(
+        key_verify, start, fits={kind: lambda posed: fitted(key_fit, posed, run.options)}, damping=run.damping(),
+        held_out=run.posed.train.rows(np.sort(rows[count : count + others])) if others else None,
+        initial=run.network.initial, optimizer=optimizer, num_steps=asked["steps"], num_subsets=asked["subsets"],
+        on_progress=told,
+    )  # fmt: skip
+    ends = lambda scores: np.asarray([[one.value, *one.interval] for one in scores]).reshape(len(scores), 3)  # noqa: E731
+    ceilings = [np.nan if one is None else one for one in (found.ceiling, found.held_out_ceiling)]
+    return {"names": np.asarray(found.names), "scores": ends(found.scores), "held_out": ends(found.held_out),
+            "memorization": found.memorization, "ceilings": np.asarray(ceilings)}  # fmt: skip
 
 
 def _untargeted(objective: Any) -> Any:
@@ -98,19 +159,46 @@ def _untargeted(objective: Any) -> Any:
     return replace(objective, target_params=None) if hasattr(objective, "target_params") else objective
 
 
-def _document(found: "Verification", run: "Run") -> dict[str, Any]:
-    import math
+def document(
+    found: "Sequence[Mapping[str, np.ndarray]]", asked: dict[str, int], fingerprints: dict[str, str]
+) -> dict[str, Any]:
+    """Means over seeds, with the interval of one seed or the least and the most of several."""
+    import numpy as np
 
-    verdicts = [
-        {"name": name, "score": score.value, "low": score.interval[0], "high": score.interval[1],
-         "memorization": None if math.isnan(own) else float(own)}
-        for name, score, own in zip(found.names, found.scores, found.memorization, strict=True)
-    ]  # fmt: skip
+    several = len(found) > 1
+
+    def ends(name: str, k: int, prefix: str) -> dict[str, Any]:
+        each = np.stack([one[name][k] for one in found])
+        value, low, high = each[:, 0].mean(), *((each[:, 0].min(), each[:, 0].max()) if several else each[0, 1:])
+        deviation = float(each[:, 0].std(ddof=1)) if several else None
+        first = prefix or "score"
+        return {first: float(value), **{f"{prefix}_{end}".strip("_"): float(at) for end, at in
+                (("low", low), ("high", high))}, f"{prefix}_deviation".strip("_"): deviation}  # fmt: skip
+
+    verdicts = []
+    for k, name in enumerate(found[0]["names"]):
+        one = {"name": str(name), **ends("scores", k, "")}
+        one |= ends("held_out", k, "held_out") if asked["held_out"] else {"held_out": None}
+        own = np.asarray([seed["memorization"][k] for seed in found])
+        one["memorization"] = None if np.isnan(own).any() else float(own.mean())
+        one["memorization_deviation"] = float(own.std(ddof=1)) if several and not np.isnan(own).any() else None
+        verdicts.append(one)
+    ceilings = np.mean([one["ceilings"] for one in found], axis=0)
     told = (
-        f"{found.num_subsets} random halves of {found.num_examples} examples, and all but one of them for each, were "
-        f"trained anew for {found.num_steps} steps from the same first weights; one seed."
+        f"{asked['subsets']} random halves of {asked['examples']} examples, and all but one of them for each, were "
+        f"trained anew for {asked['steps']} steps from the same first weights"
     )
-    return {"verdicts": verdicts, "ceiling": None, "told": told, "fingerprints": run.fingerprints}
+    told += f"; {asked['held_out']} queries were never trained on" if asked["held_out"] else ""
+    told += f"; {len(found)} seeds, each with other examples, weights and halves." if several else "; one seed."
+    each = [{name: values.tolist() for name, values in one.items() if name != "memorization"} for one in found]
+    for one, seed in zip(each, found, strict=True):
+        one["memorization"] = [None if np.isnan(own) else float(own) for own in seed["memorization"]]
+        one["ceilings"] = [None if np.isnan(own) else float(own) for own in seed["ceilings"]]
+    return {
+        "verdicts": verdicts, "ceiling": float(ceilings[0]), "told": told, "seeds": len(found),
+        "held_out_ceiling": float(ceilings[1]) if asked["held_out"] else None, "each": each,
+        "fingerprints": fingerprints,
+    }  # fmt: skip
 
 
 def report(

@@ -155,6 +155,20 @@ def _spearman(left: Float[Array, "s m"], right: Float[Array, "s m"]) -> Float[Ar
     return (sides[0] * sides[1]).sum(0)
 
 
+@precise_jit()
+def column_correlations(left: Float[Array, "s m"], right: Float[Array, "s m"]) -> Float[Array, " m"]:
+    """Spearman's rank correlation of each column with the same column of another array; 0 where one is constant.
+
+    Args:
+        left: Any numbers.
+        right: Likewise.
+
+    Returns:
+        In [-1, 1].
+    """
+    return _spearman(left, right)
+
+
 def spearman(left: np.ndarray, right: np.ndarray) -> float:
     """Spearman's rank correlation; 0 where one side is constant.
 
@@ -168,7 +182,7 @@ def spearman(left: np.ndarray, right: np.ndarray) -> float:
     return float(_spearman(jnp.asarray(left)[:, None], jnp.asarray(right)[:, None])[0])
 
 
-def noise_ceiling(repeats: np.ndarray) -> float:
+def noise_ceiling(repeats: np.ndarray, *, judged_on: int | None = None) -> float:
     r"""What a perfect predictor of the expected outcome would score against the mean of repeated trainings.
 
     With :math:`\rho` the mean correlation of two repeats, the mean of r repeats has the reliability
@@ -176,18 +190,23 @@ def noise_ceiling(repeats: np.ndarray) -> float:
 
     Args:
         repeats: (r, s, m) outcomes of the same subsets, trained r >= 2 times with other seeds.
+        judged_on: Of how many trainings the mean is what predictors are held to: 1 where a score is of one training;
+            None: all repeats.
 
     Returns:
         In [0, 1].
 
     Raises:
-        BadArrayError: If there are fewer than two repeats.
+        BadArrayError: If there are fewer than two repeats, or ``judged_on`` is below 1.
     """
     repeats = np.asarray(repeats)
-    if repeats.ndim != 3 or len(repeats) < 2:
-        raise BadArrayError(f"noise_ceiling needs outcomes (r, s, m) of r >= 2 repeats, got shape {repeats.shape}.")
+    if repeats.ndim != 3 or len(repeats) < 2 or (judged_on is not None and judged_on < 1):
+        raise BadArrayError(
+            f"noise_ceiling needs outcomes (r, s, m) of r >= 2 repeats and judged_on >= 1, got shape {repeats.shape} "
+            f"and {judged_on}."
+        )
     pairs = [(i, j) for i in range(len(repeats)) for j in range(i)]
     each = [float(_spearman(jnp.asarray(repeats[i]), jnp.asarray(repeats[j])).mean()) for i, j in pairs]
     rho = max(0.0, float(np.mean(each)))
-    r = len(repeats)
+    r = judged_on or len(repeats)
     return float(np.sqrt(r * rho / (1 + (r - 1) * rho)))

@@ -73,11 +73,17 @@ class Verdict(NamedTuple):
 
     Attributes:
         name: Of the way.
-        score: Linear datamodeling score.
-        low: Lower end of its 95 % interval.
-        high: Upper end.
-        memorization: Spearman's correlation of self-influence with what leaving out each example did; None where it
-            has none.
+        score: Linear datamodeling score; the mean over seeds.
+        low: Lower end: of the 95 % interval over subsets of one seed, or the least of several seeds.
+        high: Upper end, likewise.
+        memorization: Spearman's correlation of self-influence with what leaving out each example did; the mean over
+            seeds; None where it has none.
+        deviation: Standard deviation of the score over seeds; None of one seed.
+        held_out: As ``score``, of queries that were never trained on; None where there were none.
+        held_out_low: As ``low``.
+        held_out_high: As ``high``.
+        held_out_deviation: As ``deviation``.
+        memorization_deviation: As ``deviation``.
     """
 
     name: str
@@ -85,6 +91,12 @@ class Verdict(NamedTuple):
     low: float
     high: float
     memorization: float | None = None
+    deviation: float | None = None
+    held_out: float | None = None
+    held_out_low: float | None = None
+    held_out_high: float | None = None
+    held_out_deviation: float | None = None
+    memorization_deviation: float | None = None
 
 
 class Truth(NamedTuple):
@@ -94,11 +106,15 @@ class Truth(NamedTuple):
         verdicts: One for each way.
         ceiling: Linear datamodeling score of a perfect predictor; None where it was not computed.
         told: How it was done, in a sentence.
+        held_out_ceiling: As ``ceiling``, of queries that were never trained on.
+        seeds: How often it was done, with other examples, weights and subsets.
     """
 
     verdicts: tuple[Verdict, ...]
     ceiling: float | None
     told: str
+    held_out_ceiling: float | None = None
+    seeds: int = 1
 
 
 class Selection(NamedTuple):

@@ -176,7 +176,7 @@ def influence_to_json(audit: Audit) -> dict[str, Any]:
                                   "may_be_dropped": [audit.ids[row] for row in audit.dropped]}  # fmt: skip
     if audit.truth is not None:
         verdicts = [one._asdict() for one in audit.truth.verdicts]
-        document["retraining"] = {"verdicts": verdicts, "ceiling": audit.truth.ceiling, "told": audit.truth.told}
+        document["retraining"] = audit.truth._asdict() | {"verdicts": verdicts}
     if audit.plan:
         document["collection_plan"] = [
             {"priority": one.priority, "share": one.share, "reasons": list(one.reasons),
@@ -288,6 +288,8 @@ def _facts(audit: Audit) -> list[tuple[str, str]]:
         # what has no memorization is a baseline, not influence
         judged = [one for one in audit.truth.verdicts if one.memorization is not None] or audit.truth.verdicts
         facts.append(("retraining agrees, LDS", number(max(one.score for one in judged), 2)))
+        others = [one.held_out for one in judged if one.held_out is not None]
+        facts += [("of queries never trained on", number(max(others), 2))] if others else []
     if audit.skipped:
         facts.append(("left out", f"{len(audit.skipped):,}"))
     return facts

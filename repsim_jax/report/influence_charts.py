@@ -12,6 +12,8 @@ from repsim_jax.report.tables import number
 from repsim_jax.report.text import shorten
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from repsim_jax.influence import DampingSweep
 
 _ROWS = 8  # of a picture without named rows, in units of the others
@@ -131,21 +133,37 @@ def truth_chart(truth: Truth) -> Chart:
         The picture.
     """
     verdicts = sorted(truth.verdicts, key=lambda one: -one.score)
+    others = any(one.held_out is not None for one in verdicts)
     with settings():
-        subtitle = "linear datamodeling score (right is better), 95 % intervals over subsets"
-        figure, axes = frame(len(verdicts), LIGHT, "What does training anew say?", subtitle)
+        ends = "95 % intervals over subsets" if truth.seeds == 1 else f"least and most of {truth.seeds} seeds"
+        subtitle = f"linear datamodeling score (right is better), {ends}"
+        figure, axes = frame(len(verdicts) + others, LIGHT, "What does training anew say?", subtitle)
         name_rows(axes, [one.name for one in verdicts], LIGHT)
         for row, one in enumerate(verdicts):
-            axes.plot([one.low, one.high], [row, row], color=ACCENT, lw=2, alpha=0.5, solid_capstyle="butt")
-            axes.plot(one.score, row, "o", color=ACCENT, ms=5)
+            _dot(axes, row - 0.13 * others, (one.score, one.low, one.high), ACCENT, "o")
+            if one.held_out is not None:
+                _dot(axes, row + 0.13, (one.held_out, one.held_out_low, one.held_out_high), SECOND, "D")
         axes.axvline(0, color=WEAK, lw=0.8)
-        if truth.ceiling is not None:
-            axes.axvline(truth.ceiling, color=SECOND, lw=1, ls="--")
-            axes.annotate("ceiling", (truth.ceiling, 0), (-3, 0), textcoords="offset points", ha="right", fontsize=7,
-                          color=LIGHT.muted, va="center")  # fmt: skip
-        axes.set_xlim(min(-0.1, *(one.low for one in verdicts)) - 0.03, 1.03)
-    caption = f"{truth.told} 0 is chance."
+        for ceiling, color in ((truth.ceiling, ACCENT), (truth.held_out_ceiling, SECOND)):
+            if ceiling is not None:
+                axes.axvline(ceiling, color=color, lw=1, ls="--", alpha=0.8)
+        lowest = [one.low for one in verdicts] + [one.held_out_low or 0.0 for one in verdicts]
+        axes.set_xlim(min(-0.1, *lowest) - 0.03, 1.03)
+        if others:
+            for label, color, marker in (("trained on", ACCENT, "o"), ("never trained on", SECOND, "D")):
+                axes.plot([], [], marker, color=color, ms=5, label=f"queries {label}")
+            place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.4, -0.16), "ncols": 2}
+            axes.legend(fontsize=7, frameon=False, labelcolor=LIGHT.ink, **place)
+    ceiling = "" if truth.ceiling is None else " Dashed: what a perfect predictor of the expected outcome would score."
+    caption = f"{truth.told} 0 is chance.{ceiling}"
     return Chart("retraining", "Retraining", caption, "Scores of ways to foretell retraining, with intervals.", figure)
+
+
+def _dot(axes: "Axes", row: float, ends: tuple[float, float | None, float | None], color: str, marker: str) -> None:
+    """A value with its two ends."""
+    value, low, high = ends
+    axes.plot([low, high], [row, row], color=color, lw=2, alpha=0.5, solid_capstyle="butt")
+    axes.plot(value, row, marker, color=color, ms=5)
 
 
 def pruning_chart(curves: Mapping[str, np.ndarray], shares: Sequence[float], whole: np.ndarray, what: str) -> Chart:
