@@ -19,11 +19,11 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print a document instead o
 
 
 def _add_commands() -> None:
-    from repsim_jax.cli import influence_curate, influence_fit, influence_score, influence_verify
+    from repsim_jax.cli import influence_curate, influence_fit, influence_query, influence_score, influence_verify
 
     app.command("fit")(influence_fit.fit)
     app.command("score")(influence_score.score)
-    app.command("query")(influence_score.query)
+    app.command("query")(influence_query.query)
     app.command("dedup")(influence_curate.dedup)
     app.command("select")(influence_curate.select)
     app.command("verify")(influence_verify.verify)

@@ -35,12 +35,16 @@ def audit_of(run: "Run", *, queries: "tuple[Ranked, ...] | None" = None) -> "Aud
     """
     from repsim_jax.influence.stored import load_arrays
     from repsim_jax.influence.sweeps import DampingSweep
-    from repsim_jax.report.audits import Audit
+    from repsim_jax.report.audits import Audit, Checkpoints
 
     found = scores(run)
     known: dict[str, Any] = {
         name: found.get(name) for name in ("standard_errors", "stability", "density", "quadrants", "rarity")
     }
+    if "checkpoint_means" in found:
+        known["checkpoints"] = Checkpoints(
+            *(found[f"checkpoint_{name}"] for name in ("steps", "means", "errors", "agreement"))
+        )
     if (run.folder / "sweep.npz").is_file():
         known["sweep"] = DampingSweep(**load_arrays(run.folder / "sweep.npz")[0])
     known |= _copies(run) | _selected(run)

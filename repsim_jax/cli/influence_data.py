@@ -67,7 +67,7 @@ def read_examples(
     if source.modality == "text":
         raise BadArrayError(f"{source.name} holds text; influence takes images or arrays. Save token ids as an array.")
     raw, rows, skipped = _readable(source, size)
-    if not any_size:
+    if not any_size and prepare is None:  # a model that prepares its inputs brings them to its own size
         _check_shapes(raw, [source.ids[row] for row in rows])
     if not rows:
         first = next(iter(skipped.items()))

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     import jax
 
     from repsim_jax.cli.influence_data import Examples
-    from repsim_jax.influence import Curvature, Damping, Problem
+    from repsim_jax.influence import Checkpoint, Curvature, Damping, Problem
 
 RUN_FILE, CURVATURE_FILE, CHECKPOINTS = "run.json", "curvature.npz", "checkpoints"
 SCHEMA = "repsim.influence.run/1"
@@ -28,6 +28,7 @@ class Run(NamedTuple):
         augment: The augmentation.
         fingerprints: Of data, augmentation and model.
         provenance: How it came about.
+        checkpoints: Models on the way, of a run that trained its own and kept several.
     """
 
     folder: Path
@@ -38,6 +39,7 @@ class Run(NamedTuple):
     augment: Any
     fingerprints: dict[str, str]
     provenance: dict[str, Any]
+    checkpoints: "tuple[Checkpoint, ...]" = ()
 
     def key(self, purpose: str) -> "jax.Array":
         """A random key of this run for one purpose."""
@@ -95,10 +97,10 @@ def posed_run(folder: Path, options: dict[str, Any], provenance: dict[str, Any])
     )
     found = {"data": examples.fingerprint(), "augmentation": _views_fingerprint(train)}
     _check_same(folder, options, found)
-    posed, network = _posed(folder, options, loaded, examples, train, augment)
+    posed, network, checkpoints = _posed(folder, options, loaded, examples, train, augment)
     found["model"] = influence.fingerprint(posed.params)
     _check_same(folder, options, found)
-    return Run(folder, options, examples, posed, network, augment, found, provenance)
+    return Run(folder, options, examples, posed, network, augment, found, provenance, checkpoints)
 
 
 def write_run(run: Run) -> None:
@@ -197,7 +199,7 @@ def _views_fingerprint(train: Any) -> str:
 
 def _posed(
     folder: Path, options: dict[str, Any], loaded: Any, examples: "Examples", train: Any, augment: Any
-) -> "tuple[Problem, Any]":
+) -> "tuple[Problem, Any, tuple[Checkpoint, ...]]":
     from repsim_jax import influence
     from repsim_jax.influence.objectives import BarlowTwins, SimCLR, SpectralContrastive, VICReg
 
@@ -216,12 +218,12 @@ def _posed(
         parts, params, train, objective=known[options["objective"]](), batch_size=options["batch_size"],
         params_filter=options["layers"],
     )  # fmt: skip
-    return posed, None
+    return posed, None, ()
 
 
 def _trained(
     folder: Path, options: dict[str, Any], examples: "Examples", train: Any, augment: Any
-) -> "tuple[Problem, Any]":
+) -> "tuple[Problem, Any, tuple[Checkpoint, ...]]":
     """Trains the run's own network, or goes on where it was stopped; a finished one is read."""
     from repsim_jax import influence
     from repsim_jax.cli.bars import bar
@@ -237,7 +239,7 @@ def _trained(
             recipe=recipe, num_checkpoints=options["checkpoints"], folder=folder / CHECKPOINTS, on_progress=on_progress,
         )  # fmt: skip
     posed = influence.problem_of(trained, network, train, options["objective"], batch_size=options["batch_size"])
-    return posed, network
+    return posed, network, trained.checkpoints
 
 
 def network_of(options: dict[str, Any], shape: tuple[int, ...]) -> Any:

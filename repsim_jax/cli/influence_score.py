@@ -1,29 +1,19 @@
-"""``repsim influence score`` and ``query``: who is memorized, and who helped or harmed."""
+"""``repsim influence score``: who is memorized, who is rare, and how firm is that."""
 
 import json
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from repsim_jax.cli.extract import Column, IdColumn
 from repsim_jax.cli.influence import AsJson, Moved, RunFolder
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from repsim_jax.cli.influence_data import Examples
     from repsim_jax.cli.influence_runs import Run
-    from repsim_jax.influence import Measurement
-    from repsim_jax.report.audits import Ranked
 
 _NEIGHBORS = 10
-SHARDS, SWEEP_FILE, QUERIES_FILE = "shards", "sweep.npz", "queries.json"
-MEASURED = {
-    "stability": "stability of the query's views (lower is better)",
-    "loss": "the training objective of all queries as one batch (lower is better)",
-    "uniformity": "unevenness of all queries on the sphere (lower is better)",
-    "distance": "cosine distance between the queries of a pair (lower: closer)",
-}
+SHARDS, SWEEP_FILE = "shards", "sweep.npz"
 Mode = Annotated[str, typer.Option(help="batch (what training weighs) or paper (alignment on both sides).")]
 Block = Annotated[int, typer.Option(min=1, help="Examples whose gradients are held at once: memory falls with it.")]
 
@@ -38,8 +28,9 @@ def score(
 ) -> None:
     """Self-influence of every training example, with standard errors, sparseness, quadrant and rarity.
 
-    Writes RUN/scores.csv (and .parquet, where pyarrow is installed). Each finished batch is kept: a run that was
-    stopped goes on, and ends with the same bytes.
+    Standard errors are over views; where `fit --checkpoints` kept several models of the training, the mean over them
+    and its standard error are told, too, and how far their rankings agree. Writes RUN/scores.csv (and .parquet, where
+    pyarrow is installed). Each finished batch is kept: a run that was stopped goes on, and ends with the same bytes.
 
     \b
     repsim influence score digits.run
@@ -92,12 +83,46 @@ def scores_of(run: "Run", *, mode: str = "batch", block: int = 32, sweep: bool =
     }  # fmt: skip
     if found.standard_errors is not None:
         arrays["standard_errors"] = found.standard_errors
+    if len(run.checkpoints) > 1:
+        arrays |= over_training(run, stamp, options)
     save_arrays(run.folder / "scores.npz", arrays, {"mode": mode, "fingerprints": run.fingerprints})
     if sweep:
         options.pop("damping")
         with bar("damping sweep") as told:
             swept = damping_sweep(run.key("batches"), run.posed, **options, on_progress=told)
         save_arrays(run.folder / SWEEP_FILE, swept._asdict(), {"mode": mode})
+
+
+def over_training(run: "Run", stamp: dict[str, Any], options: dict[str, Any]) -> "dict[str, np.ndarray]":
+    """Self-influence at every model that training kept, each with a curvature of its own: what belongs to the data."""
+    import numpy as np
+
+    from repsim_jax.cli.bars import bar
+    from repsim_jax.cli.influence_fit import fitted
+    from repsim_jax.influence import SelfInfluence, Shards, fingerprint, over_checkpoints, self_influence
+
+    given = {name: value for name, value in options.items() if name != "curvature"}
+
+    def estimate(key: Any, at: Any) -> SelfInfluence:
+        with Shards(run.folder / SHARDS, {**stamp, "checkpoint": fingerprint(at.params)}) as kept:
+
+            def compute() -> dict[str, np.ndarray]:
+                curvature = fitted(run.key("curvature"), at, run.options)
+                found = self_influence(key, at, curvature=curvature, view_groups=0, kept=kept, **given)
+                return {"values": found.values, "measurements": found.measurements}
+
+            found = kept("own", compute)
+        return SelfInfluence(found["values"], None, found["measurements"], {})
+
+    steps = [one.step for one in run.checkpoints]
+    targets: Any = [one.target_params for one in run.checkpoints]
+    with bar(f"self-influence at {len(steps)} checkpoints") as told:
+        over = over_checkpoints(
+            run.key("batches"), run.posed, [one.params for one in run.checkpoints], estimate,
+            targets=None if targets[0] is None else targets, on_progress=told,
+        )  # fmt: skip
+    return {"checkpoint_steps": np.asarray(steps), "checkpoint_means": over.values,
+            "checkpoint_errors": over.standard_errors, "checkpoint_agreement": over.agreement}  # fmt: skip
 
 
 def rarity_of(x: Any, embeddings: Any, own: Any) -> "np.ndarray":
@@ -116,189 +141,3 @@ def curvature_digest(run: "Run") -> str:
     from repsim_jax.cli.influence_runs import CURVATURE_FILE
 
     return hashlib.sha256((run.folder / CURVATURE_FILE).read_bytes()).hexdigest()
-
-
-def query(
-    run: RunFolder,
-    queries: Annotated[
-        str | None, typer.Argument(help="Other examples to ask for, of the same kind as the data.")
-    ] = None,
-    rows: Annotated[
-        str | None, typer.Option(help="Training examples to ask for instead: their ids, with commas.")
-    ] = None,
-    column: Column = None,
-    id_column: IdColumn = None,
-    limit: Annotated[int, typer.Option(min=1, help="Only the first so many queries.")] = 32,
-    measurement: Annotated[str, typer.Option(help=f"{', '.join(MEASURED)}.")] = "stability",
-    top: Annotated[int, typer.Option(min=1, help="Helpful and harmful examples that are kept of each query.")] = 10,
-    mode: Mode = "batch",
-    block: Block = 32,
-    data: Moved = None,
-    as_json: AsJson = False,
-) -> None:
-    """Which training examples helped each query most, and which harmed it?
-
-    Queries are other examples, or training examples by their ids; without either, those of the highest self-influence
-    are taken. Writes RUN/queries.csv (and .parquet).
-
-    \b
-    repsim influence query digits.run --rows digit_0003,digit_0017
-    repsim influence query photographs.run other-photographs/ --top 20
-    repsim influence query digits.run --rows digit_0003,digit_0017 --measurement distance
-    """
-    from rich.console import Console
-
-    from repsim_jax.cli.influence_runs import opened_run
-    from repsim_jax.errors import UnknownNameError
-    from repsim_jax.report.columns import write_columns
-
-    if measurement not in MEASURED:
-        raise UnknownNameError.of("measurement", measurement, MEASURED)
-    opened = opened_run(run, data)
-    asked = _asked(opened, queries, rows, column=column, id_column=id_column, limit=limit)
-    answers = _ranked(opened, asked, measurement, top=top, mode=mode, block=block)
-    _write_queries(opened, asked, answers, measurement, from_data=queries is None, source=(queries, column, id_column))
-    from repsim_jax.cli.influence_audits import audit_of
-
-    audit = audit_of(opened, queries=answers)
-    write_columns(run, "queries", audit.query_columns())
-    if as_json:
-        table = audit.query_columns()
-        typer.echo(json.dumps({name: values.tolist() for name, values in table.items()}))
-        return
-    console = Console(highlight=False)
-    for one in answers:
-        console.print(_told(one, opened.examples.ids))
-    console.print(f"{run / 'queries.csv'}; for pictures: repsim influence report {run}", soft_wrap=True)
-
-
-def _asked(
-    run: "Run", queries: str | None, rows: str | None, *, column: str | None, id_column: str | None, limit: int
-) -> "Examples":
-    """The queries, as the model takes them."""
-    import numpy as np
-
-    from repsim_jax.cli.influence_data import read_examples
-    from repsim_jax.cli.influence_fit import say
-    from repsim_jax.cli.influence_runs import preparation
-    from repsim_jax.errors import BadArrayError, RepsimError, UnknownNameError
-
-    examples = run.examples
-    if queries is not None:
-        if rows is not None:
-            raise RepsimError("queries are other examples or --rows of the training examples, not both. Leave one out.")
-        prepare = preparation(run.options)
-        size = None if prepare is not None else run.options["size"]
-        found = read_examples(queries, column=column, id_column=id_column, limit=limit, size=size, prepare=prepare)
-        for one, reason in found.skipped.items():
-            say(f"left out {one}: {reason}")
-        if found.x.shape[1:] != examples.x.shape[1:]:
-            raise BadArrayError(
-                f"queries have the shape {found.x.shape[1:]}, training examples {examples.x.shape[1:]}. Bring them "
-                "to it, or fit with --size."
-            )
-        return found
-    if rows is not None:
-        places = {one: row for row, one in enumerate(examples.ids)}
-        asked = [one.strip() for one in rows.split(",")]
-        missing = [one for one in asked if one not in places]
-        if missing:
-            raise UnknownNameError.of("training example", missing[0], examples.ids)
-        chosen = np.asarray([places[one] for one in asked])
-    else:
-        from repsim_jax.cli.influence_audits import scores
-
-        chosen = np.argsort(-scores(run)["self_influence"], kind="stable")[: min(limit, 12)]
-    ids = tuple(examples.ids[row] for row in chosen)
-    return examples._replace(
-        ids=ids, x=examples.x[chosen], picture=lambda k: examples.picture(int(chosen[k])), skipped={}
-    )
-
-
-def _ranked(
-    run: "Run", asked: "Examples", measurement: str, *, top: int, mode: str, block: int
-) -> "tuple[Ranked, ...]":
-    import numpy as np
-
-    from repsim_jax import influence
-    from repsim_jax.cli.bars import bar
-    from repsim_jax.cli.influence_runs import key_of
-    from repsim_jax.influence import Shards
-    from repsim_jax.influence.representing import representations
-    from repsim_jax.report.audits import ranked
-
-    key_views = key_of(run.options["seed"], "views")
-    queries = influence.augmented(
-        key_views, asked.x, run.augment, num_views=run.options["num_views"], ids=asked.numbers()
-    )
-    stamp = {
-        **run.fingerprints, "queries": asked.fingerprint(), "measurement": measurement, "mode": mode,
-        "damping": run.options["damping"], "curvature": curvature_digest(run),
-    }  # fmt: skip
-    options: dict[str, Any] = {
-        "curvature": run.curvature(), "mode": mode, "damping": run.damping(), "block": block,
-        "measurement": _measurement(run, measurement),
-    }  # fmt: skip
-    with Shards(run.folder / SHARDS, stamp) as kept, bar("influence") as told:
-        found = influence.influence(run.key("batches"), run.posed, queries, **options, kept=kept, on_progress=told)
-    unit = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (
-        representations(run.posed, asked.x), run.embeddings())]  # fmt: skip
-    alone = len(found.values) == len(asked.ids)
-    cosines = unit[0] @ unit[1].T if alone else None
-    names = asked.ids if alone else _names(asked.ids, len(found.values))
-    return tuple(
-        ranked(
-            names[k], k, found.values[k], float(found.measurements[k]), None if cosines is None else cosines[k], top=top
-        )
-        for k in range(len(found.values))
-    )
-
-
-def _names(ids: tuple[str, ...], count: int) -> tuple[str, ...]:
-    size = len(ids) // count
-    return tuple(" and ".join(ids[k * size : (k + 1) * size][:3]) for k in range(count))
-
-
-def _measurement(run: "Run", name: str) -> "Measurement | None":
-    from repsim_jax import influence
-
-    if name == "loss":
-        return influence.TrainingLoss(run.posed.objective)
-    return {"stability": None, "uniformity": influence.Uniformity(), "distance": influence.Distance()}[name]
-
-
-def _write_queries(
-    run: "Run", asked: "Examples", ranked: "tuple[Ranked, ...]", measurement: str, *, from_data: bool, source: Any
-) -> None:
-    """What the report needs of the queries."""
-    from repsim_jax.cli.influence_data import content_of
-    from repsim_jax.durable import replace_file
-
-    told = {
-        "measurement": MEASURED[measurement], "from_data": from_data, "ids": list(asked.ids),
-        "source": [None if source[0] is None else content_of(source[0]), *source[1:]],
-        "model": run.fingerprints["model"],
-        "queries": [
-            {name: value.tolist() if hasattr(value, "tolist") else value for name, value in one._asdict().items()}
-            for one in ranked
-        ],
-    }  # fmt: skip
-    replace_file(run.folder / QUERIES_FILE, (json.dumps(told) + "\n").encode())
-
-
-def _told(one: "Ranked", ids: tuple[str, ...]) -> Any:
-    from rich.console import Group
-
-    from repsim_jax.report.text import shorten, styled
-
-    def side(name: str, rows: Any, values: Any) -> Any:
-        told = ", ".join(
-            f"{shorten(ids[row], 28)} ({value:+.1e})" for row, value in zip(rows[:5], values[:5], strict=True)
-        )
-        return styled(f"  {name}: {told}")
-
-    return Group(
-        styled(f"{one.query_id}: {one.measurement:.4g}", "bold"),
-        side("helpful", one.helpful, one.helpful_values),
-        side("harmful", one.harmful, one.harmful_values),
-    )

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from repsim_jax.report.advice import advice_summary, advice_to_json, write_advice
-    from repsim_jax.report.audits import Audit, Ranked, Selection, Truth, Verdict, ranked
+    from repsim_jax.report.audits import Audit, Checkpoints, Ranked, Selection, Truth, Verdict, ranked
     from repsim_jax.report.claims import claims_summary, claims_to_json, write_claims
     from repsim_jax.report.courses import courses_summary, write_courses
     from repsim_jax.report.findings import Digest, digest
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # Loaded on first use: an error message needs report.text, and must not wait for matplotlib.
 _HOMES = {
     "Audit": "audits",
+    "Checkpoints": "audits",
     "Digest": "findings",
     "Ranked": "audits",
     "Selection": "audits",
@@ -54,6 +55,7 @@ _HOMES = {
 }
 __all__ = [
     "Audit",
+    "Checkpoints",
     "Digest",
     "Ranked",
     "Selection",

@@ -117,6 +117,22 @@ class Truth(NamedTuple):
     seeds: int = 1
 
 
+class Checkpoints(NamedTuple):
+    """Self-influence over the models that one training kept on its way.
+
+    Attributes:
+        steps: (c,) updates before each.
+        means: (n,) over models.
+        standard_errors: (n,) of the means.
+        agreement: (c, c) Spearman's correlation of self-influence between models.
+    """
+
+    steps: np.ndarray
+    means: np.ndarray
+    standard_errors: np.ndarray
+    agreement: np.ndarray
+
+
 class Selection(NamedTuple):
     """A smaller training set.
 
@@ -136,7 +152,8 @@ class Audit(NamedTuple):
         ids: Names of the n training examples.
         self_influence: (n,).
         picture: ``picture(row)`` gives a training example as uint8 (h, w) or (h, w, 3); None where it is no image.
-        standard_errors: (n,) of self-influence, over views and checkpoints.
+        standard_errors: (n,) of self-influence, over views.
+        checkpoints: Self-influence over models of the same training.
         stability: (n,) of each example's own views; lower is more stable.
         labels: (n,) classes, for show only: nothing is computed from them.
         density: (n,) mean cosine distance to the nearest others; higher is sparser.
@@ -165,6 +182,7 @@ class Audit(NamedTuple):
     self_influence: np.ndarray
     picture: Picture
     standard_errors: np.ndarray | None = None
+    checkpoints: Checkpoints | None = None
     stability: np.ndarray | None = None
     labels: Sequence[Any] | None = None
     density: np.ndarray | None = None
@@ -205,6 +223,9 @@ class Audit(NamedTuple):
             "percentile": self.percentiles, "stability": self.stability, "density": self.density,
             "quadrant": self.quadrants, "rarity": self.rarity, "label": self.labels,
         }  # fmt: skip
+        if self.checkpoints is not None:
+            known["mean_over_checkpoints"] = self.checkpoints.means
+            known["standard_error_over_checkpoints"] = self.checkpoints.standard_errors
         if self.duplicates is not None:
             groups = np.full(len(self.ids), -1)
             for number, rows in enumerate(self.duplicates.groups):

@@ -10,7 +10,7 @@ import numpy as np
 
 from repsim_jax.report import influence_charts as charts
 from repsim_jax.report import tiles
-from repsim_jax.report.audits import Audit, Ranked
+from repsim_jax.report.audits import Audit, Checkpoints, Ranked
 from repsim_jax.report.columns import columns_to_csv, columns_to_parquet
 from repsim_jax.report.sheets import Picture, environment, picture_of, shortened, write_files
 from repsim_jax.report.tables import number
@@ -136,7 +136,20 @@ def honesty(audit: Audit) -> list[tuple[str, str]]:
     if audit.standard_errors is not None and (audit.self_influence != 0).any():
         noise = np.square(audit.standard_errors).mean() / max(np.var(audit.self_influence), 1e-300)
         told.append(("noise", f"squared standard errors are {100 * noise:.1f} % of the variance of self-influence"))
+    if audit.checkpoints is not None:
+        told.append(("one training", _over_training(audit.checkpoints)))
     return told
+
+
+def _over_training(one: Checkpoints) -> str:
+    """How much of self-influence belongs to the data, and not to when training was looked at."""
+    steps, last = [int(step) for step in one.steps], one.agreement[-1]
+    noise = np.square(one.standard_errors).mean() / max(np.var(one.means), 1e-300)
+    pairs = ", ".join(f"{last[k]:.2f} after {step:,}" for k, step in enumerate(steps[:-1]))
+    return (
+        f"self-influence after {steps[-1]:,} steps is ranked as earlier in the training by {pairs} steps (Spearman); "
+        f"squared standard errors over {len(steps)} checkpoints are {100 * noise:.1f} % of the variance of their mean"
+    )
 
 
 def _rank_correlation(left: np.ndarray, right: np.ndarray) -> float:
@@ -167,6 +180,10 @@ def influence_to_json(audit: Audit) -> dict[str, Any]:
         "skipped": dict(audit.skipped),
         "provenance": dict(audit.provenance),
     }
+    if audit.checkpoints is not None:
+        document["checkpoints"] = {
+            "steps": audit.checkpoints.steps.tolist(), "agreement": audit.checkpoints.agreement.tolist(),
+        }  # fmt: skip
     if audit.quadrants is not None:
         names, counts = np.unique(audit.quadrants, return_counts=True)
         document["quadrants"] = dict(zip(names.tolist(), counts.tolist(), strict=True))

@@ -138,6 +138,9 @@ def _lines(audit: Audit, row: int, percentiles: np.ndarray) -> list[str]:
     lines = [f"{audit.self_influence[row]:.3g}"]
     if audit.standard_errors is not None:
         lines[0] += f" ± {audit.standard_errors[row]:.1g}"
+    if audit.checkpoints is not None:
+        over = audit.checkpoints
+        lines.append(f"over training {over.means[row]:.3g} ± {over.standard_errors[row]:.1g}")
     lines.append(f"percentile {number(float(percentiles[row]), 0)}")
     if audit.labels is not None:
         lines.append(f"label {audit.labels[row]}")

@@ -42,7 +42,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_a_run_from_the_examples_to_the_page(data: Path, tmp_path: Path):
     folder = tmp_path / "run"
-    done = run("fit", str(data), *QUICK, "--out", str(folder), "--json")
+    done = run("fit", str(data), *QUICK, "--checkpoints", "2", "--out", str(folder), "--json")
     assert done.exit_code == 0, done.output
     told = json.loads(done.stdout)
     assert told["examples"] == N
@@ -56,6 +56,7 @@ def test_a_run_from_the_examples_to_the_page(data: Path, tmp_path: Path):
     assert sum(line.endswith("True") for line in groups) >= 1
     rows = (folder / "scores.csv").read_text().splitlines()
     assert len(rows) == N + 1
+    assert "standard_error_over_checkpoints" in rows[0]
     queries = (folder / "queries.csv").read_text().splitlines()
     assert len(queries) == 1 + 2 * 2 * 4
     done = run("report", str(folder))
@@ -63,7 +64,7 @@ def test_a_run_from_the_examples_to_the_page(data: Path, tmp_path: Path):
     page = (folder / "report" / "influence.html").read_text()
     for chapter in ("self", "queries", "duplicates", "quadrants", "rare", "honesty", "skipped"):
         assert f'id="{chapter}"' in page
-    again = run("fit", str(data), *QUICK, "--out", str(folder))
+    again = run("fit", str(data), *QUICK, "--checkpoints", "2", "--out", str(folder))
     assert again.exit_code == 0, again.output
 
 

@@ -16,6 +16,7 @@ from repsim_jax.influence.curation import Duplicates, Leaks, SliceTest, Wish
 from repsim_jax.influence.sweeps import DampingSweep
 from repsim_jax.report import (
     Audit,
+    Checkpoints,
     Selection,
     Truth,
     Verdict,
@@ -44,6 +45,13 @@ SLICES = SliceTest(
     np.array(["a", "b"]), np.full(2, 30), np.array([0.1, 0.2]), np.array([[0, 0.2], [0.1, 0.3]]), np.zeros(2),
     np.array([0.5, 1e-4]), np.array([0.5, 2e-4]),
 )  # fmt: skip
+TRUTH = Truth(
+    (
+        Verdict("batch", 0.7, 0.6, 0.8, 0.9, 0.08, 0.31, 0.27, 0.35, 0.04, 0.05),
+        Verdict("cosine", 0.1, 0.0, 0.2, None, 0.1, 0.05, -0.07, 0.1, 0.08),
+    ),
+    0.95, "By it.", 0.55, 3,
+)  # fmt: skip
 WISH = Wish(0, np.arange(9), np.arange(4), 0.15, 0.4, None, 0.1, 0.8, ("sparse",))
 
 
@@ -57,7 +65,8 @@ def audit(ids: Any = None, **more: Any) -> Audit:
         "sweep": DampingSweep(
             np.array([0.01, 0.1, 1]), np.ones((3, N)), np.array([0.8, 0.9, 0.9]), np.full((3, 3), 0.9)
         ),
-        "truth": Truth((Verdict("batch", 0.7, 0.6, 0.8, 0.9), Verdict("cosine", 0.1, 0.0, 0.2)), 0.95, "By it."),
+        "truth": TRUTH,
+        "checkpoints": Checkpoints(np.array([50, 1000]), VALUES / 2, np.full(N, 0.02), np.array([[1, 0.6], [0.6, 1]])),
         "slices": SLICES,
         "selection": Selection(np.arange(40), "balanced"), "skipped": {"broken.png": "cannot be decoded"},
         "provenance": {"seed": "0"}, "plan": (WISH,),
@@ -150,6 +159,30 @@ def test_honesty_tells_correlations_that_are_there_and_those_that_are_not():
     assert "correlate by -1.00" in other["influence is not outlierness"]
     assert "3, are among" not in other["influence is not outlierness"]
     assert "influence is not similarity" not in dict(honesty(audit(queries=())))
+
+
+def test_several_seeds_and_queries_never_trained_on_are_told_with_their_spread(written: Path):
+    page = written.read_text()
+    for told in ("0.70 ± 0.08", "0.31 ± 0.04", "0.27 to 0.35", "0.90 ± 0.05", "least to most of 3 seeds", ">0.55<"):
+        assert told in page
+    document = json.loads((written.parent / "influence.json").read_text())
+    assert document["retraining"]["held_out_ceiling"] == 0.55
+    assert document["retraining"]["verdicts"][1]["held_out_low"] == -0.07
+    # one seed, and nothing that was held out
+    plain = audit(truth=Truth((Verdict("a", 0.5, 0.4, 0.6),), None, "Once."))
+    chapter = write_influence(plain, written.parent / "plain").read_text().partition('id="retraining"')[2]
+    assert "95 % interval" in chapter
+    assert "never trained on" not in chapter
+
+
+def test_what_checkpoints_say_stands_beside_the_score(written: Path):
+    found = read_columns(written.parent / "scores.csv", ("mean_over_checkpoints", "standard_error_over_checkpoints"))
+    assert np.array_equal(found["mean_over_checkpoints"], VALUES / 2)
+    assert (found["standard_error_over_checkpoints"] == 0.02).all()
+    assert "by 0.60 after 50 steps" in dict(honesty(audit()))["one training"]
+    assert "over training" in written.read_text()
+    document = json.loads((written.parent / "influence.json").read_text())
+    assert document["checkpoints"] == {"steps": [50, 1000], "agreement": [[1, 0.6], [0.6, 1]]}
 
 
 def test_names_cannot_act_in_the_page_nor_in_a_spreadsheet(tmp_path: Path):
