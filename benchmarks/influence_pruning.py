@@ -26,13 +26,6 @@ NETWORK = inf.Network((64,), widths=(128,), num_features=32, projector=(64, 32))
 RECIPE = inf.Recipe(num_steps=300, batch_size=128, learning_rate=3e-3)
 AUGMENT = inf.DigitViews()
 NUM_VIEWS, INFLUENCE_BATCH = 4, 64
-# Name, method, and what it prefers.
-ARMS = (
-    ("random", "random", "hard"), ("sas", "sas", "hard"), ("prototypes, keep easy", "prototypes", "easy"),
-    ("prototypes, keep hard", "prototypes", "hard"), ("semdedup, keep easy", "semdedup", "easy"),
-    ("semdedup, keep hard", "semdedup", "hard"), ("balanced", "balanced", "hard"),
-    ("influence, drop the highest", "influence", "easy"), ("influence, drop the lowest", "influence", "hard"),
-)  # fmt: skip
 
 
 def split(seed: int, num_train: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -76,13 +69,9 @@ def probed(found: inf.Pretrained, sides: Any) -> float:
     Returns:
         Share of test digits that are named rightly.
     """
-    from sklearn.linear_model import LogisticRegression
-
     x, labels, x_test, labels_test = sides
     rows, rows_test = (np.asarray(NETWORK.represent(found.params, jnp.asarray(one))) for one in (x, x_test))
-    middle, spread = rows.mean(0), rows.std(0) + 1e-6
-    probe = LogisticRegression(max_iter=2000).fit((rows - middle) / spread, labels)
-    return float(probe.score((rows_test - middle) / spread, labels_test))
+    return curation.probe_accuracy(rows, labels, rows_test, labels_test)
 
 
 def influence_of(key: jax.Array, found: inf.Pretrained, x: np.ndarray) -> np.ndarray:
@@ -133,15 +122,16 @@ def one_seed(seed: int, settings: argparse.Namespace) -> dict[str, Any]:
     first = trained(key_first, x, settings.steps)
     own = influence_of(key_score, first, x)
     rows = NETWORK.represent(first.params, jnp.asarray(x))
-    table: dict[str, Any] = {"nothing dropped": {"0.0": repeated(key_again, x, sides, settings)}}
-    for name, method, prefer in ARMS:
-        table[name] = {}
-        for drop in settings.drops:
-            options = {"method": method, "prefer": prefer, "self_influence": own}
-            kept = curation.coreset(key_select, rows, keep=1 - drop, **options).kept
-            table[name][str(drop)] = repeated(key_again, x[kept], sides, settings)
+    curve = curation.pruning_curve(
+        key_select, list(jax.random.split(key_again, settings.repeats)), rows,
+        lambda key, kept: probed(trained(key, x[kept], settings.steps), sides), drops=settings.drops,
+        self_influence=own,
+    )  # fmt: skip
+    table: dict[str, Any] = {"nothing dropped": {"0.0": curve.whole.tolist()}}
+    for name, scores in zip(curve.names, curve.scores.tolist(), strict=True):
+        table[name] = dict(zip(map(str, settings.drops), scores, strict=True))
         told = {drop: round(float(np.mean(values)), 4) for drop, values in table[name].items()}
-        print(f"seed {seed} {name:30s} {told} nothing {np.mean(table['nothing dropped']['0.0']):.4f}", flush=True)
+        print(f"seed {seed} {name:30s} {told} nothing {curve.whole.mean():.4f}", flush=True)
     return {"curves": table, "duplicates": duplicates(seed, settings)}
 
 

@@ -33,6 +33,7 @@ def audit_of(run: "Run", *, queries: "tuple[Ranked, ...] | None" = None) -> "Aud
         run: An open run that has scores.
         queries: In place of those in the folder.
     """
+    from repsim_jax.cli.influence_curve import read_pruning
     from repsim_jax.influence.stored import load_arrays
     from repsim_jax.influence.sweeps import DampingSweep
     from repsim_jax.report.audits import Audit, Checkpoints
@@ -47,7 +48,7 @@ def audit_of(run: "Run", *, queries: "tuple[Ranked, ...] | None" = None) -> "Aud
         )
     if (run.folder / "sweep.npz").is_file():
         known["sweep"] = DampingSweep(**load_arrays(run.folder / "sweep.npz")[0])
-    known |= _copies(run) | _selected(run)
+    known |= _copies(run) | _selected(run) | read_pruning(run.folder, run.fingerprints)
     if queries is None:
         known |= _asked(run)
     else:

@@ -244,16 +244,32 @@ def select(
             help="hard (far from centers, or of high self-influence) or easy, of prototypes, semdedup, influence."
         ),
     ] = "hard",
+    curve: Annotated[
+        bool, typer.Option("--curve", help="Train anew on what each method keeps, to see what it costs, instead.")
+    ] = False,
+    drops: Annotated[str, typer.Option(help="Of the curve: shares that are dropped, with commas.")] = "0.1,0.3,0.5",
+    methods: Annotated[str | None, typer.Option(help="Of the curve: methods, with commas. [all]")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Of the curve: trainings on each selection.")] = 3,
+    steps: Annotated[int, typer.Option(min=1, help="Of the curve: updates of each training.")] = 300,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            help="Of the curve: FILE.npy, a .parquet column, or own (those of the data), for a linear probe. Without "
+            "it, the share of views that the model tells apart."
+        ),
+    ] = None,
     data: Moved = None,
     as_json: AsJson = False,
 ) -> None:
     """A smaller training set: which examples to keep.
 
-    Copies that `repsim influence dedup` found go first. Writes RUN/selection.csv. What each method costs was
-    measured by training anew: see the README.
+    Copies that `repsim influence dedup` found go first. Writes RUN/selection.csv. What each method costs on your data
+    is known after --curve: the run's network is trained anew on what each method keeps of three quarters of the
+    examples, and judged by the last quarter. Each finished training is kept. Writes RUN/pruning.csv.
 
     \b
     repsim influence select digits.run --keep 0.8 --method influence
+    repsim influence select digits.run --curve --labels own --drops 0.2,0.5 --methods random,balanced,influence
     """
     import numpy as np
 
@@ -265,9 +281,15 @@ def select(
 
     opened = opened_run(run, data)
     ids = opened.examples.ids
+    redundant = np.asarray(read_duplicates(run, ids).get("dropped", ()), int)
+    if curve:
+        from repsim_jax.cli.influence_curve import pruned, tell_curve
+
+        pruned(opened, drops=drops, methods=methods, seeds=seeds, steps=steps, labels=labels, redundant=redundant)
+        tell_curve(opened, as_json=as_json)
+        return
     options: dict[str, Any] = {
-        "method": method, "keep": keep, "prefer": prefer,
-        "redundant": np.asarray(read_duplicates(run, ids).get("dropped", ()), int),
+        "method": method, "keep": keep, "prefer": prefer, "redundant": redundant,
         "self_influence": scores(opened)["self_influence"] if method == "influence" else None,
     }  # fmt: skip
     found = coreset(opened.key("selection"), opened.embeddings(), **options)

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from repsim_jax.influence import Measurement
     from repsim_jax.report.audits import Ranked
 
-QUERIES_FILE = "queries.json"
+QUERIES_FILE, FEATURES = "queries.json", "features"
+_SEARCHES = ("auto", "pairs", "exact", "inverted")
+# Examples above which all pairs take longer than storing features once.
+_MANY = 20_000
 MEASURED = {
     "stability": "stability of the query's views (lower is better)",
     "loss": "the training objective of all queries as one batch (lower is better)",
@@ -39,18 +42,27 @@ def query(
     top: Annotated[int, typer.Option(min=1, help="Helpful and harmful examples that are kept of each query.")] = 10,
     mode: Mode = "batch",
     block: Block = 32,
+    search: Annotated[
+        str,
+        typer.Option(
+            help="auto, pairs (all of them), exact (features of logra or projection, stored in RUN/features and "
+            f"searched on disk) or inverted (faiss, approximate). auto is exact above {_MANY:,} examples."
+        ),
+    ] = "auto",
     data: Moved = None,
     as_json: AsJson = False,
 ) -> None:
     """Which training examples helped each query most, and which harmed it?
 
     Queries are other examples, or training examples by their ids; without either, those of the highest self-influence
-    are taken. Writes RUN/queries.csv (and .parquet).
+    are taken. Large sets are searched by features that are stored once, whatever is asked for later. Writes
+    RUN/queries.csv (and .parquet).
 
     \b
     repsim influence query digits.run --rows digit_0003,digit_0017
     repsim influence query photographs.run other-photographs/ --top 20
     repsim influence query digits.run --rows digit_0003,digit_0017 --measurement distance
+    repsim influence query million.run other-photographs/ --search exact
     """
     from rich.console import Console
 
@@ -60,9 +72,15 @@ def query(
 
     if measurement not in MEASURED:
         raise UnknownNameError.of("measurement", measurement, MEASURED)
+    if search not in _SEARCHES:
+        raise UnknownNameError.of("search", search, _SEARCHES)
     opened = opened_run(run, data)
     asked = _asked(opened, queries, rows, column=column, id_column=id_column, limit=limit)
-    answers = _ranked(opened, asked, measurement, top=top, mode=mode, block=block)
+    way = _way(opened, search, measurement)
+    if way == "pairs":
+        answers = _ranked(opened, asked, measurement, top=top, mode=mode, block=block)
+    else:
+        answers = searched(opened, asked, way, top=top, mode=mode, block=block)
     _write_queries(opened, asked, answers, measurement, from_data=queries is None, source=(queries, column, id_column))
     from repsim_jax.cli.influence_audits import audit_of
 
@@ -121,6 +139,65 @@ def _asked(
     )
 
 
+def _way(run: "Run", search: str, measurement: str) -> str:
+    """How influence is found; refuses a search that this run has no features for."""
+    from repsim_jax.errors import RepsimError
+
+    kind, n = run.options["curvature"], len(run.examples.ids)
+    has_features = kind in ("logra", "projection") and measurement == "stability"
+    if search == "auto":
+        return "exact" if has_features and n > _MANY else "pairs"
+    if search != "pairs" and not has_features:
+        raise RepsimError(
+            f"--search {search} needs a run whose curvature is logra or projection, and --measurement stability: this "
+            f"run has {kind}, and {measurement} was asked for. Give --search pairs, or fit with --curvature logra."
+        )
+    return search
+
+
+def queries_of(run: "Run", asked: "Examples") -> Any:
+    """The queries with their views, which hang on their ids alone."""
+    from repsim_jax import influence
+    from repsim_jax.cli.influence_runs import key_of
+
+    options = run.options
+    return influence.augmented(
+        key_of(options["seed"], "views"), asked.x, run.augment, num_views=options["num_views"], ids=asked.numbers()
+    )
+
+
+def searched(
+    run: "Run", asked: "Examples", way: str, *, top: int, mode: str, block: int
+) -> "tuple[Ranked, ...]":  # fmt: skip
+    """The first and the last of all training examples, by features of them that are stored once."""
+    import hashlib
+
+    from repsim_jax.cli.bars import bar
+    from repsim_jax.influence.search import Inverted, measured_features, store_features, top_influence
+    from repsim_jax.report.audits import Ranked
+
+    curvature: Any = run.curvature()
+    given: Any = {"curvature": curvature, "mode": mode}
+    told = json.dumps({**run.fingerprints, "mode": mode, "curvature": curvature_digest(run)}, sort_keys=True)
+    folder = run.folder / FEATURES / hashlib.sha256(told.encode()).hexdigest()[:16]
+    with bar("features of the training examples") as on_progress:
+        store = store_features(run.key("batches"), run.posed, folder, **given, on_progress=on_progress)
+    index = Inverted.of(store) if way == "inverted" else store
+    found = measured_features(
+        run.posed, queries_of(run, asked), curvature=curvature, damping=run.damping(), block=block
+    )
+    first = top_influence(index, found.features, k=min(top, len(store)))
+    answers = []
+    for k, name in enumerate(asked.ids):
+        # what lowers the instability of a query helped it; an approximate search may find fewer than were asked for
+        ends = [
+            (side.ids[k][side.ids[k] >= 0], side.values[k][side.ids[k] >= 0])
+            for side in (first.lowering, first.raising)
+        ]
+        answers.append(Ranked(name, k, *ends[0], *ends[1], float(found.measurements[k])))
+    return tuple(answers)
+
+
 def _ranked(
     run: "Run", asked: "Examples", measurement: str, *, top: int, mode: str, block: int
 ) -> "tuple[Ranked, ...]":
@@ -128,15 +205,11 @@ def _ranked(
 
     from repsim_jax import influence
     from repsim_jax.cli.bars import bar
-    from repsim_jax.cli.influence_runs import key_of
     from repsim_jax.influence import Shards
     from repsim_jax.influence.representing import representations
     from repsim_jax.report.audits import ranked
 
-    key_views = key_of(run.options["seed"], "views")
-    queries = influence.augmented(
-        key_views, asked.x, run.augment, num_views=run.options["num_views"], ids=asked.numbers()
-    )
+    queries = queries_of(run, asked)
     stamp = {
         **run.fingerprints, "queries": asked.fingerprint(), "measurement": measurement, "mode": mode,
         "damping": run.options["damping"], "curvature": curvature_digest(run),

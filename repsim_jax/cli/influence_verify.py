@@ -251,23 +251,29 @@ def _plan(run: "Run", audit: "Audit") -> Any:
 
 
 def _slices(run: "Run", audit: "Audit", groups: str) -> Any:
-    """Whether groups differ in self-influence; groups are of all examples, or of those that could be read."""
+    """Whether groups differ in self-influence."""
+    from repsim_jax.influence.curation import slice_test
+
+    own: Any = audit.self_influence
+    return slice_test(run.key("groups"), own, per_example(run, groups, "--groups").tolist())
+
+
+def per_example(run: "Run", named: str, flag: str) -> "np.ndarray":
+    """A group or label of each example; what is named is of all examples, or of those that could be read."""
     import numpy as np
 
     from repsim_jax.cli.theory_ntk import labels_of
     from repsim_jax.errors import AlignmentError
-    from repsim_jax.influence.curation import slice_test
 
-    found = np.asarray(labels_of(groups, run.options["data"]))
-    total = len(audit.ids) + len(audit.skipped)
+    found = np.asarray(labels_of(named, run.options["data"]))
+    total = len(run.examples.ids) + len(run.examples.skipped)
     if run.options["limit"] is not None and len(found) > total:
         found = found[:total]
     if found.ndim == 1 and len(found) == total:
         found = found[_used(run)]
-    if found.shape != (len(audit.ids),):
-        raise AlignmentError(f"--groups needs one group for each of {total} examples, got shape {found.shape}.")
-    own: Any = audit.self_influence
-    return slice_test(run.key("groups"), own, found.tolist())
+    if found.shape != (len(run.examples.ids),):
+        raise AlignmentError(f"{flag} needs one value for each of {total} examples, got shape {found.shape}.")
+    return found
 
 
 def _used(run: "Run") -> Any:

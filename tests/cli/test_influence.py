@@ -180,3 +180,46 @@ def test_a_killed_score_goes_on_and_ends_with_the_same_bytes(data: Path, tmp_pat
     assert _begun(tmp_path, "score", "killed").wait(300) == 0
     for name in ("scores.csv", "scores.npz", "curvature.npz"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_a_search_among_stored_features_answers_as_all_pairs_do(data: Path, tmp_path: Path):
+    folder = tmp_path / "run"
+    fit = ("fit", str(data), *QUICK, "--curvature", "logra", "--rank", "4", "--out", str(folder))
+    assert run(*fit).exit_code == 0
+    tables = {}
+    for way in ("pairs", "exact", "inverted"):
+        done = run("query", str(folder), "--rows", "3,7", "--top", "4", "--search", way, "--json")
+        if way == "inverted" and "faiss" in done.stderr:
+            continue
+        assert done.exit_code == 0, done.output
+        tables[way] = json.loads(done.stdout)
+    for found in tables.values():
+        assert [found[name] for name in ("query", "side", "rank", "id")] == [
+            tables["pairs"][name] for name in ("query", "side", "rank", "id")
+        ]
+        np.testing.assert_allclose(found["influence"], tables["pairs"]["influence"], rtol=2e-3, atol=1e-7)
+    refused = run("query", str(folder), "--rows", "3,7", "--search", "exact", "--measurement", "distance")
+    assert refused.exit_code == 2
+    assert "--measurement stability" in " ".join(refused.stderr.split())
+
+
+@pytest.mark.slow
+def test_a_curve_of_what_selections_cost_goes_on_and_is_drawn(data: Path, tmp_path: Path):
+    folder = tmp_path / "run"
+    assert run("fit", str(data), *QUICK, "--curvature", "identity", "--out", str(folder)).exit_code == 0
+    assert run("score", str(folder)).exit_code == 0
+    np.save(tmp_path / "labels.npy", np.arange(N + 1) % 2)
+    given = ("select", str(folder), "--curve", "--drops", "0.5", "--methods", "random,influence", "--steps", "2")
+    plain = run(*given, "--seeds", "1", "--json")
+    assert plain.exit_code == 0, plain.output
+    assert "views" in json.loads(plain.stdout)["what"]
+    probed = run(*given, "--seeds", "2", "--labels", str(tmp_path / "labels.npy"))
+    assert probed.exit_code == 0, probed.output
+    assert "accuracy of a linear probe" in probed.stdout
+    rows = (folder / "pruning.csv").read_text().splitlines()
+    assert len(rows) == 1 + 2 * (1 + 3)
+    assert run("report", str(folder)).exit_code == 0
+    assert "What does dropping examples cost?" in (folder / "report" / "influence.html").read_text()
+    refused = run("select", str(folder), "--curve", "--drops", "2")
+    assert refused.exit_code == 2

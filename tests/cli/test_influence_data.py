@@ -1,11 +1,13 @@
 """What cannot be used is named and left out, what is ambiguous is refused, and the rest reaches the model as meant."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from repsim_jax.cli.influence_data import read_examples, views_of
+from repsim_jax.data import Batch
 from repsim_jax.errors import BadArrayError, UnknownNameError
 from repsim_jax.influence import DigitViews, ImageViews
 
@@ -120,3 +122,12 @@ def test_the_augmentation_suits_the_data_or_is_asked_for():
         views_of(None, np.zeros((4, 7)))
     with pytest.raises(UnknownNameError, match="augmentation"):
         views_of("blur", gray)
+
+
+def test_a_model_that_prepares_its_inputs_takes_images_of_any_size(folder: Path):
+    Image.fromarray(PIXELS[0, :5]).save(folder / "flat.png")
+
+    def prepare(raw: list[np.ndarray], ids: tuple[str, ...]) -> Any:
+        return Batch(tuple(ids), np.stack([np.asarray(one, np.float32)[:4, :4] for one in raw]))
+
+    assert read_examples(str(folder), prepare=prepare).x.shape == (6, 4, 4, 3)

@@ -20,11 +20,13 @@ if TYPE_CHECKING:
         perceptual_hashes,
     )
     from repsim_jax.influence.curation.leakage import Leaks, leaks
+    from repsim_jax.influence.curation.pruning import Arm, PruningCurve, probe_accuracy, pruning_curve, views_found
     from repsim_jax.influence.curation.slices import Correlations, SliceTest, slice_test, statistic_correlations
     from repsim_jax.influence.curation.statistics import image_statistics, unusualness
     from repsim_jax.influence.curation.typicality import Quadrants, quadrants, rarity
 
 _HOME = {
+    "Arm": "pruning",
     "ClosePairs": "close",
     "Coreset": "coresets",
     "Correlations": "slices",
@@ -32,6 +34,7 @@ _HOME = {
     "HashPairs": "hashes",
     "Leaks": "leakage",
     "PerceptualHashes": "hashes",
+    "PruningCurve": "pruning",
     "Quadrants": "typicality",
     "SliceTest": "slices",
     "Wish": "collection",
@@ -47,6 +50,8 @@ _HOME = {
     "leaks": "leakage",
     "looks": "appearance",
     "perceptual_hashes": "hashes",
+    "probe_accuracy": "pruning",
+    "pruning_curve": "pruning",
     "quadrants": "typicality",
     "rare_neighbors": "densities",
     "rarity": "typicality",
@@ -54,8 +59,10 @@ _HOME = {
     "statistic_correlations": "slices",
     "to_drop": "groups",
     "unusualness": "statistics",
+    "views_found": "pruning",
 }
 __all__ = [
+    "Arm",
     "ClosePairs",
     "Coreset",
     "Correlations",
@@ -63,6 +70,7 @@ __all__ = [
     "HashPairs",
     "Leaks",
     "PerceptualHashes",
+    "PruningCurve",
     "Quadrants",
     "SliceTest",
     "Wish",
@@ -78,6 +86,8 @@ __all__ = [
     "leaks",
     "looks",
     "perceptual_hashes",
+    "probe_accuracy",
+    "pruning_curve",
     "quadrants",
     "rare_neighbors",
     "rarity",
@@ -85,6 +95,7 @@ __all__ = [
     "statistic_correlations",
     "to_drop",
     "unusualness",
+    "views_found",
 ]
 
 

@@ -2,8 +2,10 @@
 
 from repsim_jax.influence.search.exact import Exact
 from repsim_jax.influence.search.features import (
+    QueryFeatures,
     TopInfluence,
     batch_features,
+    measured_features,
     query_features,
     store_features,
     top_influence,
@@ -17,8 +19,10 @@ __all__ = [
     "Found",
     "Index",
     "Inverted",
+    "QueryFeatures",
     "TopInfluence",
     "batch_features",
+    "measured_features",
     "query_features",
     "recall",
     "store_features",

@@ -170,11 +170,23 @@ def _batch_features(
     return features.reshape(-1, features.shape[-1])[: len(rows)]
 
 
+class QueryFeatures(NamedTuple):
+    """Queries, as a search among stored features takes them.
+
+    Attributes:
+        features: (m, d), with the curvature divided out; minus their products with stored ones are influences.
+        measurements: (m,) of the model as it is.
+    """
+
+    features: np.ndarray
+    measurements: np.ndarray
+
+
 def query_features(
     posed: Problem, queries: Examples, *, curvature: Projection, measurement: Measurement | None = None,
     damping: Damping = Damping(), block: int = 32,  # noqa: B008 (frozen)
 ) -> np.ndarray:  # fmt: skip
-    """Features of measurements, with the curvature divided out.
+    """Features of measurements, with the curvature divided out: ``measured_features`` without what was measured.
 
     Args:
         posed: The problem.
@@ -188,6 +200,30 @@ def query_features(
         (m, d) features; minus their products with stored ones are influences.
 
     Raises:
+        BadArrayError: As ``measured_features``.
+    """
+    given: dict[str, Any] = {"curvature": curvature, "measurement": measurement, "damping": damping, "block": block}
+    return measured_features(posed, queries, **given).features
+
+
+def measured_features(
+    posed: Problem, queries: Examples, *, curvature: Projection, measurement: Measurement | None = None,
+    damping: Damping = Damping(), block: int = 32,  # noqa: B008 (frozen)
+) -> QueryFeatures:  # fmt: skip
+    """Measurements, and their features with the curvature divided out.
+
+    Args:
+        posed: The problem.
+        queries: From ``augmented`` or ``with_views``.
+        curvature: That of the stored features.
+        measurement: Of single queries; None: their stability, as the problem has it.
+        damping: What is added to the curvature.
+        block: Queries whose gradients are held at once.
+
+    Returns:
+        Both.
+
+    Raises:
         BadArrayError: If the damping is out of range, the measurement is of several queries together, or another
             curvature came.
     """
@@ -196,15 +232,16 @@ def query_features(
     measured: Any = measurement or posed.stability
     if measured.num_queries != 1 or block < 1:
         raise BadArrayError(
-            f"query_features needs a measurement of single queries and block >= 1: got {type(measured).__name__} of "
-            f"{measured.num_queries or 'all'} queries, block={block}."
+            "features of queries need a measurement of single queries and block >= 1: got "
+            f"{type(measured).__name__} of {measured.num_queries or 'all'} queries, block={block}."
         )
-    size, made = min(block, len(queries)), []
+    size, made, measurements = min(block, len(queries)), [], []
     for start in range(0, len(queries), size):
         which = np.minimum(np.arange(start, start + size), len(queries) - 1)
-        _, gradients = measured_gradients(posed, queries.rows(which), measured, size=size)
+        seen, gradients = measured_gradients(posed, queries.rows(which), measured, size=size)
         made.append(np.asarray(_divided(curvature, gradients, damping)))
-    return np.concatenate(made)[: len(queries)]
+        measurements.append(np.asarray(seen))
+    return QueryFeatures(*(np.concatenate(side)[: len(queries)] for side in (made, measurements)))
 
 
 def _check_projection(curvature: Any) -> None:
