@@ -1,6 +1,7 @@
 """Pictures of an audit: how self-influence is spread, where examples lie, what pruning costs, what damping does."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 _ROWS = 8  # of a picture without named rows, in units of the others
 _COLORS = (ACCENT, SECOND, "#5b5f97", WEAK, "#8c2f39", "#4f772d", "#b79f00", "#a05195")
+_MARKERS = ("o", "s")
 _MOST_DOTS = 4000
 
 
@@ -159,7 +161,7 @@ def truth_chart(truth: Truth) -> Chart:
     return Chart("retraining", "Retraining", caption, "Scores of ways to foretell retraining, with intervals.", figure)
 
 
-def _dot(axes: "Axes", row: float, ends: tuple[float, float | None, float | None], color: str, marker: str) -> None:
+def _dot(axes: "Axes", row: float, ends: tuple[float, Any, Any], color: str, marker: str) -> None:
     """A value with its two ends."""
     value, low, high = ends
     axes.plot([low, high], [row, row], color=color, lw=2, alpha=0.5, solid_capstyle="butt")
@@ -180,18 +182,32 @@ def pruning_chart(curves: Mapping[str, np.ndarray], shares: Sequence[float], who
     """
     percent = 100 * np.asarray(shares)
     with settings():
-        figure, axes = frame(_ROWS + 2, LIGHT, "What does dropping examples cost?", f"{len(whole)} seeds")
+        figure, axes = frame(
+            _ROWS + 2,
+            LIGHT,
+            "What does dropping examples cost?",
+            f"{len(whole)} {'seed' if len(whole) == 1 else 'seeds'}",
+        )
         axes.axhline(float(np.mean(whole)), color=WEAK, lw=1, ls="--", label="all examples")
-        for (name, values), color in zip(curves.items(), _COLORS, strict=False):
+        for number, ((name, values), color) in enumerate(zip(curves.items(), cycle(_COLORS))):
             spread = values.std(1, ddof=1) if values.shape[1] > 1 else np.zeros(len(values))
-            axes.errorbar(percent, values.mean(1), spread, color=color, lw=1.2, capsize=2, label=shorten(name, 30))
+            beside = percent + 0.5 * (number - (len(curves) - 1) / 2)  # bars on each other could not be told apart
+            line: dict[str, Any] = {
+                "color": color,
+                "lw": 1.2,
+                "capsize": 2,
+                "marker": _MARKERS[number // len(_COLORS) % 2],
+            }
+            axes.errorbar(beside, values.mean(1), spread, ms=3, label=drawable(shorten(name, 30)), **line)
+        axes.set_xticks(percent, [f"{share:g}" for share in percent])
         axes.set_xlabel("dropped, % of the examples", color=LIGHT.muted)
         axes.set_ylabel(drawable(what), color=LIGHT.muted)
         axes.grid(color=LIGHT.muted, alpha=0.2, lw=0.6)
         place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.13), "ncols": 3}
         axes.legend(fontsize=7, frameon=False, labelcolor=LIGHT.ink, **place)
-    caption = "Mean over seeds, with one standard deviation. Each point is a model that was trained anew."
-    return Chart("pruning", "Pruning", caption, "Accuracy over the share that was dropped, by method.", figure)
+    spread = ", with one standard deviation" if len(whole) > 1 else ""
+    caption = f"Mean over seeds{spread} (higher is better). Each point is a model that was trained anew."
+    return Chart("pruning", "Pruning", caption, "Score over the share that was dropped, by method.", figure)
 
 
 def slices_chart(names: Sequence[str], means: np.ndarray, intervals: np.ndarray, p_values: np.ndarray) -> Chart:

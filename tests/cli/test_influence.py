@@ -220,6 +220,6 @@ def test_a_curve_of_what_selections_cost_goes_on_and_is_drawn(data: Path, tmp_pa
     rows = (folder / "pruning.csv").read_text().splitlines()
     assert len(rows) == 1 + 2 * (1 + 3)
     assert run("report", str(folder)).exit_code == 0
-    assert "What does dropping examples cost?" in (folder / "report" / "influence.html").read_text()
+    assert "Score over the share that was dropped" in (folder / "report" / "influence.html").read_text()
     refused = run("select", str(folder), "--curve", "--drops", "2")
     assert refused.exit_code == 2

@@ -52,6 +52,10 @@ TRUTH = Truth(
     ),
     0.95, "By it.", 0.55, 3,
 )  # fmt: skip
+CURVE = {
+    "curves": {f"way {k}": np.full((2, 3), 80.0 + k) for k in range(9)}, "shares": np.array([0.1, 0.5]),
+    "whole": np.full(3, 91.0), "what": "accuracy, %",
+}  # fmt: skip
 WISH = Wish(0, np.arange(9), np.arange(4), 0.15, 0.4, None, 0.1, 0.8, ("sparse",))
 
 
@@ -69,7 +73,7 @@ def audit(ids: Any = None, **more: Any) -> Audit:
         "checkpoints": Checkpoints(np.array([50, 1000]), VALUES / 2, np.full(N, 0.02), np.array([[1, 0.6], [0.6, 1]])),
         "slices": SLICES,
         "selection": Selection(np.arange(40), "balanced"), "skipped": {"broken.png": "cannot be decoded"},
-        "provenance": {"seed": "0"}, "plan": (WISH,),
+        "provenance": {"seed": "0"}, "plan": (WISH,), "pruning": CURVE,
     }  # fmt: skip
     return Audit(names, VALUES, lambda row: IMAGES[row], **known | more)
 
@@ -105,6 +109,7 @@ def test_the_page_has_every_chapter_and_counts_what_it_leaves_out(written: Path)
         "test_1",
         "40 of 60",
         "9 examples (15 %)",
+        "Score over the share that was dropped",
         "cannot be decoded",
         ">drop<",
     ):
@@ -173,6 +178,13 @@ def test_several_seeds_and_queries_never_trained_on_are_told_with_their_spread(w
     chapter = write_influence(plain, written.parent / "plain").read_text().partition('id="retraining"')[2]
     assert "95 % interval" in chapter
     assert "never trained on" not in chapter
+
+
+def test_every_way_to_select_is_drawn():
+    from repsim_jax.report.influence_charts import pruning_chart
+
+    labels = pruning_chart(**CURVE).figure.axes[0].get_legend_handles_labels()[1]
+    assert labels == ["all examples", *CURVE["curves"]]
 
 
 def test_what_checkpoints_say_stands_beside_the_score(written: Path):
