@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from repsim_jax.cli.influence_runs import Run
-    from repsim_jax.report.audits import Audit, Ranked, Truth
+    from repsim_jax.report.audits import Audit, Truth
 
 
 def scores(run: "Run") -> "dict[str, np.ndarray]":
@@ -26,13 +26,8 @@ def scores(run: "Run") -> "dict[str, np.ndarray]":
     return arrays
 
 
-def audit_of(run: "Run", *, queries: "tuple[Ranked, ...] | None" = None) -> "Audit":
-    """All that was found out in a run.
-
-    Args:
-        run: An open run that has scores.
-        queries: In place of those in the folder.
-    """
+def audit_of(run: "Run") -> "Audit":
+    """All that was found out in a run that has scores."""
     from repsim_jax.cli.influence_curve import read_pruning
     from repsim_jax.influence.stored import load_arrays
     from repsim_jax.influence.sweeps import DampingSweep
@@ -48,11 +43,7 @@ def audit_of(run: "Run", *, queries: "tuple[Ranked, ...] | None" = None) -> "Aud
         )
     if (run.folder / "sweep.npz").is_file():
         known["sweep"] = DampingSweep(**load_arrays(run.folder / "sweep.npz")[0])
-    known |= _copies(run) | _selected(run) | read_pruning(run.folder, run.fingerprints)
-    if queries is None:
-        known |= _asked(run)
-    else:
-        known["queries"] = queries
+    known |= _copies(run) | _selected(run) | read_pruning(run.folder, run.fingerprints) | _asked(run)
     if (run.folder / "verification.json").is_file():
         known["truth"] = truth_of(json.loads((run.folder / "verification.json").read_text(encoding="utf-8")))
     return Audit(
@@ -89,9 +80,7 @@ def _pictures(run: "Run", told: dict[str, Any]) -> Any:
         return lambda k: run.examples.picture(places[told["ids"][k]])
     data, column, id_column = told["source"]
     try:
-        found = read_examples(
-            data, column=column, id_column=id_column, limit=len(told["ids"]), size=run.options["size"]
-        )
+        found = read_examples(data, column=column, id_column=id_column, any_size=True)
     except RepsimError as error:
         say(f"the queries are shown without pictures: {error}")
         return lambda _: None

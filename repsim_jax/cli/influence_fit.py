@@ -59,7 +59,9 @@ def fit(
     steps: Annotated[int, typer.Option(min=1, help="Updates of its training.")] = 1000,
     batch_size: Annotated[int, typer.Option(min=2, help="Examples that the objective sees together.")] = 256,
     learning_rate: Annotated[float, typer.Option(help="Of its training.")] = 1e-3,
-    checkpoints: Annotated[int, typer.Option(min=1, help="Models that are kept on the way.")] = 1,
+    checkpoints: Annotated[
+        int, typer.Option(min=1, help="Models that are kept on the way, over which score tells standard errors.")
+    ] = 1,
     curvature: Annotated[
         str, typer.Option(help="ekfac, logra (many parameters), projection, woodbury, low-rank, dense or identity.")
     ] = "ekfac",

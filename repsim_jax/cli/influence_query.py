@@ -68,6 +68,7 @@ def query(
 
     from repsim_jax.cli.influence_runs import opened_run
     from repsim_jax.errors import UnknownNameError
+    from repsim_jax.report.audits import query_columns
     from repsim_jax.report.columns import write_columns
 
     if measurement not in MEASURED:
@@ -82,12 +83,9 @@ def query(
     else:
         answers = searched(opened, asked, way, top=top, mode=mode, block=block)
     _write_queries(opened, asked, answers, measurement, from_data=queries is None, source=(queries, column, id_column))
-    from repsim_jax.cli.influence_audits import audit_of
-
-    audit = audit_of(opened, queries=answers)
-    write_columns(run, "queries", audit.query_columns())
+    table = query_columns(opened.examples.ids, answers)
+    write_columns(run, "queries", table)
     if as_json:
-        table = audit.query_columns()
         typer.echo(json.dumps({name: values.tolist() for name, values in table.items()}))
         return
     console = Console(highlight=False)

@@ -68,6 +68,29 @@ def ranked(
     return Ranked(name, row, helpful, values[helpful], harmful, values[harmful], measurement, correlation, shared)
 
 
+def query_columns(ids: Sequence[str], queries: Sequence[Ranked]) -> dict[str, np.ndarray]:
+    """One row per query and training example among its first.
+
+    Args:
+        ids: Names of the training examples.
+        queries: What was asked.
+
+    Returns:
+        Columns by name.
+    """
+    rows = [
+        (one.query_id, side, rank, ids[row], float(value))
+        for one in queries
+        for side, found, values in (
+            ("helpful", one.helpful, one.helpful_values),
+            ("harmful", one.harmful, one.harmful_values),
+        )
+        for rank, (row, value) in enumerate(zip(found, values, strict=True), 1)
+    ]
+    names = ("query", "side", "rank", "id", "influence")
+    return {name: np.asarray([row[k] for row in rows]) for k, name in enumerate(names)}
+
+
 class Verdict(NamedTuple):
     """How well one way to score examples foretells what training without them does.
 
@@ -240,17 +263,7 @@ class Audit(NamedTuple):
         Returns:
             Columns by name.
         """
-        rows = [
-            (one.query_id, side, rank, self.ids[row], float(value))
-            for one in self.queries
-            for side, found, values in (
-                ("helpful", one.helpful, one.helpful_values),
-                ("harmful", one.harmful, one.harmful_values),
-            )
-            for rank, (row, value) in enumerate(zip(found, values, strict=True), 1)
-        ]
-        names = ("query", "side", "rank", "id", "influence")
-        return {name: np.asarray([row[k] for row in rows]) for k, name in enumerate(names)}
+        return query_columns(self.ids, self.queries)
 
     def duplicate_columns(self) -> dict[str, np.ndarray]:
         """One row per example of a group: what goes into ``duplicates.csv``.
