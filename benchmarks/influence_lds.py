@@ -180,6 +180,27 @@ def ceilings_of(true: Truth) -> dict[str, float]:
     return {f"{label}_{share}": one for label, every in both for share, one in zip(SHARES, every, strict=True)}
 
 
+def untrained(
+    key: jax.Array, name: str, seed: int, settings: argparse.Namespace
+) -> tuple[inf.Problem, inf.Examples]:  # fmt: skip
+    """What is begun with.
+
+    Args:
+        key: Random key of the weights.
+        name: Of the objective.
+        seed: Draws examples and views.
+        settings: From the command line.
+
+    Returns:
+        The problem before training, and examples that are never trained on.
+    """
+    every, augment = (digits(), moved_digit) if settings.data is None else (cifar(settings.data), moved_image)
+    size = {"others": HELD_OUT, "num_views": VIEWS, "size": WIDTHS[0]}
+    train, others = compressed(seed, every, augment, n=settings.n, **size)
+    start = inf.problem(embed, initial(key, name), train, objective=OBJECTIVES[name], stability=inf.Stability("views"))
+    return start, others
+
+
 def one_seed(name: str, seed: int, settings: argparse.Namespace) -> dict[str, Any]:
     """The table of one objective and seed.
 
@@ -192,12 +213,7 @@ def one_seed(name: str, seed: int, settings: argparse.Namespace) -> dict[str, An
         Scores by estimator.
     """
     key_init, key_train, key_fit = jax.random.split(jax.random.key(seed), 3)
-    every, augment = (digits(), moved_digit) if settings.data is None else (cifar(settings.data), moved_image)
-    size = {"others": HELD_OUT, "num_views": VIEWS, "size": WIDTHS[0]}
-    train, others = compressed(seed, every, augment, n=settings.n, **size)
-    start = inf.problem(
-        embed, initial(key_init, name), train, objective=OBJECTIVES[name], stability=inf.Stability("views")
-    )
+    start, others = untrained(key_init, name, seed, settings)
     began = time.process_time()
     true = trained_without(
         key_train, start, held_out=others, initial=lambda key: initial(key, name), shares=SHARES,
@@ -226,12 +242,15 @@ def one_seed(name: str, seed: int, settings: argparse.Namespace) -> dict[str, An
         for mode in ("batch", "paper") if both else ("paper",) if "alignment" in label else ("batch",):
             for told, damping in dampings.items() if label != "identity" else [("no damping", inf.Damping())]:
                 how = {"curvature": curvature, "mode": mode, "damping": damping}
-                found = [inf.influence(key_fit, true.posed, queries, **how).values for queries in (train, others)]
+                found = [inf.influence(key_fit, true.posed, queries, **how).values for queries in (start.train, others)]
                 add(f"{mode}; {label}; {told}", *found)
     if seed in settings.metagradient_seeds:
         key_steps = jax.random.split(key_train, 2 + len(SHARES))[0]  # those of the training that is followed back
         how = training(name, settings.steps) | {"block": 40}
-        add("metagradient", *(inf.metagradient(key_steps, start, queries, **how).values for queries in (train, others)))
+        add(
+            "metagradient",
+            *(inf.metagradient(key_steps, start, queries, **how).values for queries in (start.train, others)),
+        )
     return result | {"table": table}
 
 
