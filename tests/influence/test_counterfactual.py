@@ -123,6 +123,8 @@ def test_the_ceiling_is_the_correlation_of_a_perfect_predictor_with_noisy_repeat
     repeats = truth + rng.normal(size=(3, 4000, 1))
     reached = np.corrcoef(truth[:, 0], repeats.mean(0)[:, 0])[0, 1]
     assert noise_ceiling(repeats) == pytest.approx(reached, abs=0.02)
+    of_one = spearmanr(truth[:, 0], repeats[0, :, 0]).statistic
+    assert noise_ceiling(repeats, judged_on=1) == pytest.approx(of_one, abs=0.02)
     assert noise_ceiling(rng.normal(size=(2, 4000, 1))) < 0.3
 
 
@@ -132,6 +134,7 @@ def test_the_ceiling_is_the_correlation_of_a_perfect_predictor_with_noisy_repeat
         (lambda: random_subsets(KEY, 10, num_subsets=2, share=1.0), "2 to n - 1"),
         (lambda: random_subsets(KEY, 10, num_subsets=0), "num_subsets >= 1"),
         (lambda: noise_ceiling(np.ones((1, 4, 2))), "r >= 2 repeats"),
+        (lambda: noise_ceiling(np.ones((2, 4, 2)), judged_on=0), "judged_on >= 1"),
         (lambda: datamodeling_score(KEY, np.ones((2, 5)), np.ones((2, 5)), np.ones((2, 2))), "s >= 3"),
         (lambda: datamodeling_score(KEY, np.ones((3, 5)), np.ones((4, 5)), np.ones((4, 2))), "outcomes"),
         (
