@@ -235,9 +235,9 @@ def one_seed(name: str, seed: int, settings: argparse.Namespace) -> dict[str, An
         if label == "ekfac, objective":
             balanced = balanced_damping(true.posed, curvature=curvature, absolute=decay)
             result["balanced damping"] = balanced.relative
-            dampings |= {f"damping {at}": inf.Damping(at, decay) for at in (0.001, 1.0)} | {
-                "damping balanced": balanced
-            }
+            dampings |= {f"damping {at}": inf.Damping(at, decay) for at in (0.001, 1.0)}
+            dampings |= {f"damping {at} without decay": inf.Damping(at) for at in (0.001, 0.1)}
+            dampings["damping balanced"] = balanced
         both = label.startswith(("dense", "ekfac", "identity"))
         for mode in ("batch", "paper") if both else ("paper",) if "alignment" in label else ("batch",):
             for told, damping in dampings.items() if label != "identity" else [("no damping", inf.Damping())]:
