@@ -12,9 +12,9 @@ from repsim_jax.evaluation import load_policy
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", ["0", "1"])
-def test_the_tour_passes_the_new_seed_and_fails_the_shuffled_labels(tmp_path: Path, seed: str):
-    result = CliRunner().invoke(app, ["tour", "--out", str(tmp_path), "--seed", seed])
+@pytest.mark.timeout(2400)  # two to five minutes of processor time
+def test_the_tour_passes_the_new_seed_and_fails_the_shuffled_labels(tmp_path: Path):
+    result = CliRunner().invoke(app, ["tour", "--out", str(tmp_path), "--seed", "0"])
     assert result.exit_code == 0, result.output
     assert result.output.index("Gate PASSED") < result.output.index("Gate FAILED")
     page = Path(result.output.strip().splitlines()[-1].removeprefix("Report: "))
