@@ -229,5 +229,6 @@ def slices_chart(names: Sequence[str], means: np.ndarray, intervals: np.ndarray,
         for row, (mean, (low, high)) in enumerate(zip(means, intervals, strict=True)):
             axes.plot([low, high], [row, row], color=ACCENT, lw=2, alpha=0.5)
             axes.plot(mean, row, "o", color=ACCENT, ms=5)
+        axes.set_xlabel("self-influence (right: more memorized)", color=LIGHT.muted)
     caption = "A group whose interval stands apart is memorized more, or less, than the others; p-values are corrected."
     return Chart("slices", "Groups", caption, "Means of groups with intervals.", figure)
