@@ -259,7 +259,6 @@ def test_bad_images_are_refused(x: np.ndarray, message: str):
         (lambda: small(canon.cyclic(64), 8)(photographs(8)), "too large for images of 8 x 8"),
         (lambda: bright_left(canon.scalings(1, 2, 2), search=canon.Search(canon.cyclic(1)))(photographs(6)), "closed"),
     ],
-    ids=str,
 )  # fmt: skip
 def test_bad_settings_are_refused(make: Any, message: str):
     with pytest.raises(BadArrayError, match=message):
