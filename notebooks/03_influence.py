@@ -155,9 +155,11 @@ for name, score, memorized in zip(checked.names, checked.scores, checked.memoriz
 # A curvature is never of full rank, so something is added before it is inverted. The choice is explicit, and shown.
 
 # %%
-sweep = influence.damping_sweep(jax.random.key(3), posed, curvature=curvature, relative=(0.01, 0.1, 1.0), block=82)
-for share, agreement, halves in zip(sweep.relative, sweep.agreement[1], sweep.split_half, strict=True):
-    print(f"damping {share:5.2f}: agrees with 0.1 by {agreement:.2f}; two halves of the views agree by {halves:.2f}")
+sweep = influence.damping_sweep(
+    jax.random.key(3), posed, curvature=curvature, relative=(0.001, 0.01, 0.1, 1.0), block=82
+)
+for share, agreement, halves in zip(sweep.relative, sweep.agreement[0], sweep.split_half, strict=True):
+    print(f"damping {share:5.3f}: agrees with 0.001 by {agreement:.2f}; two halves of the views agree by {halves:.2f}")
 
 # %% [markdown]
 # For your own images, `repsim influence fit FOLDER --out RUN` and the commands that it names do all this, and

@@ -66,7 +66,7 @@ def fit(
         str, typer.Option(help="ekfac, logra (many parameters), projection, woodbury, low-rank, dense or identity.")
     ] = "ekfac",
     of: Annotated[str, typer.Option(help="Curvature of: objective, or alignment of views.")] = "objective",
-    damping: Annotated[float, typer.Option(help="Added to the curvature, as a share of its mean eigenvalue.")] = 0.1,
+    damping: Annotated[float, typer.Option(help="Added to the curvature, as a share of its mean eigenvalue.")] = 0.001,
     rank: Annotated[int | None, typer.Option(min=1, help="Of logra [16], projection [512] or low-rank [64].")] = None,
     samples: Annotated[int, typer.Option(min=1, help="Random gradients that the curvature is fitted on.")] = 256,
     memory: Annotated[str | None, typer.Option(help="Refuse what needs more: 500M, 4G. [most of what is free]")] = None,
