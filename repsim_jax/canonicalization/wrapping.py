@@ -128,12 +128,23 @@ class Equivariant:
             action.check(self.canonicalizer.group, one)
         if not self.canonicalizer.averages:
             found = self.canonicalizer(inputs[0])
-            return Answer(self._at(found.elements, inputs), found)
+            return Answer(self.at(found.elements, inputs), found)
         found, frames = self.canonicalizer.frames(inputs[0])
         return Answer(self._mean(frames, inputs), found)
 
-    def _at(self, elements: Elements, inputs: tuple[Any, ...]) -> Any:
-        """The model's answer in one pose, turned back."""
+    def at(self, elements: Elements, inputs: tuple[Any, ...]) -> Any:
+        """The model's answer for inputs in poses that are given, turned back.
+
+        Args:
+            elements: One for each example, whose inverse brings it before the model.
+            inputs: As in a call.
+
+        Returns:
+            The outputs in the inputs' pose.
+
+        Raises:
+            BadArrayError: If the model's output does not fit its action.
+        """
         group = self.canonicalizer.group
         posed = _inverted(elements, inputs, group=group, actions=self.in_actions)
         outputs = self.model(*(map(np.asarray, posed) if self.on_host else posed))
@@ -150,7 +161,7 @@ class Equivariant:
             weights = frames.weights[:, i]
             if self.on_host and not bool((weights > 0).any()):
                 continue
-            outputs = self._at(Elements(frames.elements.index[i], frames.elements.matrix[i]), inputs)
+            outputs = self.at(Elements(frames.elements.index[i], frames.elements.matrix[i]), inputs)
             part = jax.tree.map(partial(_weighted, weights), outputs)
             total = part if total is None else jax.tree.map(lambda a, b: a + b, total, part)
         return total
