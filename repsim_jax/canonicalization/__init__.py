@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         so3,
     )
     from repsim_jax.canonicalization.judging import Caution, cautions
+    from repsim_jax.canonicalization.keeping import Build, group_named, load_canonicalizer, save_canonicalizer
     from repsim_jax.canonicalization.latency import Latency, Timing, latency_audit
     from repsim_jax.canonicalization.lifting import Lifted, LiftingNetwork, lifted
     from repsim_jax.canonicalization.networks import ViewNetwork
@@ -64,6 +65,7 @@ _HOME = {
     "Action": "actions",
     "Answer": "wrapping",
     "Boxes": "fields",
+    "Build": "keeping",
     "Canonicalized": "canonicalizers",
     "Canonicalizer": "canonicalizers",
     "Caution": "judging",
@@ -122,8 +124,10 @@ _HOME = {
     "equivariant": "wrapping",
     "fit": "fitting",
     "from_logits": "energies",
+    "group_named": "keeping",
     "latency_audit": "latency",
     "lifted": "lifting",
+    "load_canonicalizer": "keeping",
     "mahalanobis": "energies",
     "neighbors": "energies",
     "o2": "groups",
@@ -132,6 +136,7 @@ _HOME = {
     "prior_loss": "objectives",
     "product": "groups",
     "reference": "energies",
+    "save_canonicalizer": "keeping",
     "scalings": "groups",
     "so2": "groups",
     "so3": "groups",
@@ -145,6 +150,7 @@ __all__ = [
     "Action",
     "Answer",
     "Boxes",
+    "Build",
     "Canonicalized",
     "Canonicalizer",
     "Caution",
@@ -200,8 +206,10 @@ __all__ = [
     "equivariant",
     "fit",
     "from_logits",
+    "group_named",
     "latency_audit",
     "lifted",
+    "load_canonicalizer",
     "mahalanobis",
     "neighbors",
     "o2",
@@ -210,6 +218,7 @@ __all__ = [
     "prior_loss",
     "product",
     "reference",
+    "save_canonicalizer",
     "scalings",
     "so2",
     "so3",

@@ -1,8 +1,10 @@
 """Which pose do these images have? Trains a canonicalizer on images alone; labels and the model may join in."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +16,7 @@ from jaxtyping import Array, Float
 from repsim_jax.canonicalization.canonicalizers import Canonicalizer, checked, untrained, weighted_orbit
 from repsim_jax.canonicalization.energies import Apply, Reference
 from repsim_jax.canonicalization.groups import Group
+from repsim_jax.canonicalization.keeping import RoundKeeper
 from repsim_jax.canonicalization.objectives import (
     Objective,
     artifact_loss,
@@ -24,8 +27,9 @@ from repsim_jax.canonicalization.objectives import (
 )
 from repsim_jax.canonicalization.planar import applied, unmoved
 from repsim_jax.canonicalization.views import Views
-from repsim_jax.errors import BadArrayError, DivergedError
+from repsim_jax.errors import BadArrayError
 from repsim_jax.kernels.models import as_model
+from repsim_jax.resumable import fingerprint, resumable
 from repsim_jax.training import train
 
 # Images that are canonicalized at once, to realign them and to judge the result.
@@ -94,6 +98,7 @@ def fit(
     model: Any = None,
     params: Any = None,
     labels: Any = None,
+    folder: Path | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Fitted:
     """Trains the paper's energy on images, without labels.
@@ -109,6 +114,8 @@ def fit(
             ``energies.reference``, to logits.
         params: Of the model.
         labels: (n,) classes.
+        folder: Where the training is kept, so that it goes on after an interruption, with the same result to the last
+            bit. One folder belongs to one training.
         on_progress: Called as ``on_progress(done, all)`` with counts of steps.
 
     Returns:
@@ -117,6 +124,7 @@ def fit(
     Raises:
         BadArrayError: If images are not finite, not floating-point or none, or a task lacks its model or labels.
         DivergedError: If a loss is not finite.
+        StoreMismatchError: If the folder belongs to another training.
     """
     if np.ndim(images) != 4:
         raise BadArrayError(f"fit needs images (n, height, width, channels), got shape {np.shape(images)}.")
@@ -126,13 +134,35 @@ def fit(
     images = checked(start, images)
     objective.prior_of(group)
     task = _task(objective, model, params, labels, len(images))
-    parts, losses, aligned = _Parts(start, task), [], images
+    facts = _facts(key, start, images, objective, recipe, task)
+    with nullcontext() if folder is None else resumable(folder, facts):
+        return _rounds(key, _Parts(start, task), images, objective, recipe, folder, on_progress)
+
+
+def _facts(
+    key: jax.Array, start: Canonicalizer, images: jax.Array, objective: Objective, recipe: Recipe, task: "_Task | None"
+) -> dict[str, Any]:
+    """What a kept training is known by."""
+    return {
+        "format": "repsim_jax canonicalization", "key": np.asarray(jax.random.key_data(key)).tolist(),
+        "group": start.group.name, "views": repr(start.views), "data_sha256": fingerprint(images),
+        "objective": repr(objective), "recipe": repr(recipe),
+        "task_sha256": "" if task is None else fingerprint((task.params, task.rest, task.labels)),
+    }  # fmt: skip
+
+
+def _rounds(
+    key: jax.Array, parts: "_Parts", images: jax.Array, objective: Objective, recipe: Recipe, folder: Path | None,
+    on_progress: Any,
+) -> Fitted:  # fmt: skip
+    losses, aligned = [], images
     for number in range(recipe.num_rounds):
         canonicalizer = parts.canonicalizer
         if number:
             aligned = jnp.concatenate([canonicalizer(part).canonical for part in _batches(images)])
         posed = objective if number == 0 else _upright(objective)
-        parts, found = _round(jax.random.fold_in(key, number), parts, aligned, posed, recipe, number, on_progress)
+        keeper = RoundKeeper(folder, number)
+        parts, found = _round(jax.random.fold_in(key, number), parts, aligned, posed, recipe, keeper, on_progress)
         losses.append(found)
     return _fitted(parts.canonicalizer, np.concatenate(losses), aligned)
 
@@ -176,7 +206,7 @@ def _round(
     images: jax.Array,
     objective: Objective,
     recipe: Recipe,
-    number: int,
+    keeper: RoundKeeper,
     on_progress: Any,
 ) -> tuple[_Parts, np.ndarray]:
     canonicalizer, task = parts
@@ -188,17 +218,13 @@ def _round(
         state |= {"model": task.params}
     rest = None if task is None else _Rest(task.apply, task.rest)
     loss = _Loss(energy.apply, canonicalizer.group, canonicalizer.views, objective, recipe.learns_vector, rest)
-    told = (
-        None if on_progress is None else lambda done, _: on_progress(number * steps + done, recipe.num_rounds * steps)
-    )
+    before, total = keeper.number * steps, recipe.num_rounds * steps
+    told = None if on_progress is None else lambda done, _: on_progress(before + done, total)
     trained = train(
         key, state, loss, data, optimizer=_optimizer(recipe), num_steps=steps, noisy=True, on_progress=told,
-        batch_size=min(recipe.batch_size, len(images)),
+        batch_size=min(recipe.batch_size, len(images)), keeper=keeper,
     )  # fmt: skip
     losses = np.asarray(trained.losses)
-    bad = np.flatnonzero(~np.isfinite(losses))
-    if bad.size:
-        raise DivergedError(f"the loss is not finite at step {bad[0]} of round {number}. Lower the learning rate.")
     better = replace(energy, params=trained.params["params"], vector=trained.params["vector"])
     return _Parts(replace(canonicalizer, energy=better), task), losses
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from canonicalization_cases import KEY
@@ -27,12 +28,12 @@ def x() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def found(canonicalizer: canon.Canonicalizer, x: np.ndarray) -> canon.Diversity:
-    test = np.asarray(canonicalizer(x).canonical)
+    test = np.asarray(canonicalizer(jnp.asarray(x)).canonical)
     return canon.diversity_audit(KEY, canonicalizer, x, test, refit=lambda rows: 0.5 + 0.1 * np.log2(len(rows)) / 4)
 
 
 def test_what_was_chosen_is_counted(found: canon.Diversity, canonicalizer: canon.Canonicalizer, x: np.ndarray):
-    chosen = canonicalizer(x)
+    chosen = canonicalizer(jnp.asarray(x))
     np.testing.assert_array_equal(found.train.counts, np.bincount(chosen.elements.index, minlength=4))
     np.testing.assert_allclose(found.train.margins, np.quantile(chosen.margin, QUANTILES), rtol=1e-5)
     assert found.train.median_margin == pytest.approx(float(np.median(chosen.margin)))

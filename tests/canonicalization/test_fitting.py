@@ -1,5 +1,7 @@
 """A short fit without labels beats an untrained network; rounds, priors, tasks and bad input do as they say."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,7 +15,14 @@ from repsim_jax import canonicalization as canon
 from repsim_jax.canonicalization.canonicalizers import orbit_energies
 from repsim_jax.data import open_source
 from repsim_jax.encoders import ConvNet, ConvNetConfig
-from repsim_jax.errors import BadArrayError, DivergedError
+from repsim_jax.errors import (
+    BadArrayError,
+    CorruptFileError,
+    DivergedError,
+    FileError,
+    StoreMismatchError,
+    UnknownNameError,
+)
 
 C4 = canon.cyclic(4)
 SHORT = canon.Recipe(num_steps=50, batch_size=32, widths=(8, 8), num_outputs=16)
@@ -160,3 +169,64 @@ def test_digits_are_found_upright_by_nineteen_in_twenty():
     found = canon.fit(KEY, x[:1300], C4, recipe=canon.Recipe(num_steps=600))
     assert upright_rate(found.canonicalizer, x[1300:]) > 0.94
     assert np.isfinite(orbit_energies(found.canonicalizer, jnp.asarray(x[:8]))).all()
+
+
+def stop(done: int, total: int) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_kept_fit_is_not_made_again_and_belongs_to_its_folder(
+    digits: np.ndarray, fitted: canon.Fitted, tmp_path: Path
+):
+    with pytest.raises(KeyboardInterrupt):
+        canon.fit(KEY, digits[:256], C4, recipe=SHORT, folder=tmp_path, on_progress=stop)
+    again = canon.fit(KEY, digits[:256], C4, recipe=SHORT, folder=tmp_path, on_progress=stop)
+    np.testing.assert_array_equal(again.losses, fitted.losses)
+    jax.tree.map(np.testing.assert_array_equal, again.canonicalizer.energy.params, fitted.canonicalizer.energy.params)
+    with pytest.raises(StoreMismatchError, match="another run"):
+        canon.fit(jax.random.key(1), digits[:256], C4, recipe=SHORT, folder=tmp_path)
+
+
+@pytest.mark.slow
+def test_a_fit_that_was_stopped_in_a_round_goes_on_to_the_same_bytes(digits: np.ndarray, tmp_path: Path):
+    recipe = canon.Recipe(num_steps=60, batch_size=16, num_rounds=2, widths=(4,), num_outputs=8)
+    whole = canon.fit(KEY, digits[:64], C4, recipe=recipe)
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            canon.fit(KEY, digits[:64], C4, recipe=recipe, folder=tmp_path, on_progress=stop)
+    again = canon.fit(KEY, digits[:64], C4, recipe=recipe, folder=tmp_path)
+    np.testing.assert_array_equal(again.losses, whole.losses)
+    assert again.median_margin == whole.median_margin
+
+
+def test_a_canonicalizer_that_was_saved_is_the_same(digits: np.ndarray, fitted: canon.Fitted, tmp_path: Path):
+    build = canon.Build("c4", (8, 8, 1), canon.Views(), SHORT.widths, SHORT.num_outputs)
+    canon.save_canonicalizer(tmp_path, fitted.canonicalizer, build, {"seed": 0})
+    loaded, same, about = canon.load_canonicalizer(tmp_path)
+    assert (same, about) == (build, {"seed": 0})
+    x = jnp.asarray(digits[256:384])
+    np.testing.assert_array_equal(loaded(x).energies, fitted.canonicalizer(x).energies)
+    (tmp_path / "canonicalizer.json").write_text((tmp_path / "canonicalizer.json").read_text().replace("c4", "c8"))
+    loaded, _, _ = canon.load_canonicalizer(tmp_path)
+    assert loaded.group.name == "C8"
+    (tmp_path / "canonicalizer.json").write_text("{}")
+    with pytest.raises(CorruptFileError, match="no record of a canonicalizer"):
+        canon.load_canonicalizer(tmp_path)
+    with pytest.raises(FileError, match="holds no canonicalizer"):
+        canon.load_canonicalizer(tmp_path / "nowhere")
+    other = replace(fitted.canonicalizer, energy=canon.Custom(lambda _, views: views.sum((1, 2, 3))))
+    with pytest.raises(BadArrayError, match="keeps what fit trains"):
+        canon.save_canonicalizer(tmp_path, other, build, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"), [("c4", "C4"), ("D4", "D4"), ("so2", "SO(2)/8"), ("so2/16", "SO(2)/16"), ("o2/4", "O(2)/4")]
+)
+def test_groups_have_short_names(name: str, wanted: str):
+    assert canon.group_named(name).name == wanted
+
+
+@pytest.mark.parametrize("name", ["c0", "d", "so3", "c4/2", ""])
+def test_other_names_are_refused(name: str):
+    with pytest.raises(UnknownNameError, match="group"):
+        canon.group_named(name)
