@@ -40,9 +40,10 @@ if TYPE_CHECKING:
         so3,
     )
     from repsim_jax.canonicalization.judging import Caution, cautions
-    from repsim_jax.canonicalization.keeping import Build, group_named, load_canonicalizer, save_canonicalizer
+    from repsim_jax.canonicalization.keeping import Build, load_canonicalizer, save_canonicalizer
     from repsim_jax.canonicalization.latency import Latency, Timing, latency_audit
     from repsim_jax.canonicalization.lifting import Lifted, LiftingNetwork, lifted
+    from repsim_jax.canonicalization.naming import Turns, element_names, group_named, turns_of
     from repsim_jax.canonicalization.networks import ViewNetwork
     from repsim_jax.canonicalization.objectives import (
         OURS,
@@ -103,6 +104,7 @@ _HOME = {
     "Tensors": "actions",
     "Timing": "latency",
     "Trivial": "actions",
+    "Turns": "naming",
     "UNALIGNED": "objectives",
     "VectorMaps": "fields",
     "Vectors": "actions",
@@ -116,6 +118,7 @@ _HOME = {
     "dihedral": "groups",
     "diversity_audit": "diversity",
     "dot_contrast": "objectives",
+    "element_names": "naming",
     "entropy_loss": "objectives",
     "equiadapt_canonical": "replication",
     "equiadapt_orbit": "replication",
@@ -124,7 +127,7 @@ _HOME = {
     "equivariant": "wrapping",
     "fit": "fitting",
     "from_logits": "energies",
-    "group_named": "keeping",
+    "group_named": "naming",
     "latency_audit": "latency",
     "lifted": "lifting",
     "load_canonicalizer": "keeping",
@@ -141,6 +144,7 @@ _HOME = {
     "so2": "groups",
     "so3": "groups",
     "straight_through": "fitting",
+    "turns_of": "naming",
     "untrained": "canonicalizers",
 }
 __all__ = [
@@ -186,6 +190,7 @@ __all__ = [
     "Tensors",
     "Timing",
     "Trivial",
+    "Turns",
     "VectorMaps",
     "Vectors",
     "ViewNetwork",
@@ -198,6 +203,7 @@ __all__ = [
     "dihedral",
     "diversity_audit",
     "dot_contrast",
+    "element_names",
     "entropy_loss",
     "equiadapt_canonical",
     "equiadapt_orbit",
@@ -223,6 +229,7 @@ __all__ = [
     "so2",
     "so3",
     "straight_through",
+    "turns_of",
     "untrained",
 ]
 

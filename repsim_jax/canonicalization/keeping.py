@@ -4,7 +4,6 @@ Reading runs no code: the network is made from its options, and its numbers are 
 """
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,39 +15,15 @@ import numpy as np
 
 from repsim_jax.canonicalization.canonicalizers import Canonicalizer, untrained
 from repsim_jax.canonicalization.energies import Reference
-from repsim_jax.canonicalization.groups import Group, cyclic, dihedral, o2, so2
+from repsim_jax.canonicalization.naming import group_named
 from repsim_jax.canonicalization.views import Views
 from repsim_jax.durable import replace_file, writing
-from repsim_jax.errors import BadArrayError, CorruptFileError, DivergedError, FileError, UnknownNameError
+from repsim_jax.errors import BadArrayError, CorruptFileError, DivergedError, FileError
 from repsim_jax.resumable import fingerprint, read_tree, write_tree
 from repsim_jax.training import Standing
 
 ABOUT_FILE, PARAMS_FILE = "canonicalizer.json", "canonicalizer.npz"
 SCHEMA = "repsim.canonicalizer/1"
-# Rotations on the grid of a continuous group that is named without a number.
-_GRID = 8
-_NAMES = ("c4", "d4", "c8", "so2", "o2", "so2/16")
-
-
-def group_named(name: str) -> Group:
-    """A group of the plane by a short name.
-
-    Args:
-        name: "c4" or any C_n, "d4" or any D_n, "so2" or "o2" (a grid of 8), "so2/16" (of 16).
-
-    Returns:
-        The group.
-
-    Raises:
-        UnknownNameError: If it is no such name.
-    """
-    found = re.fullmatch(r"(?:(c|d)([1-9]\d{0,3})|(so2|o2)(?:/([1-9]\d{0,3}))?)", name.strip().lower())
-    if found is None:
-        raise UnknownNameError.of("group", name, _NAMES)
-    letter, order, continuous, grid = found.groups()
-    if letter is not None:
-        return {"c": cyclic, "d": dihedral}[letter](int(order))
-    return {"so2": so2, "o2": o2}[continuous](int(grid or _GRID))
 
 
 @dataclass(frozen=True)

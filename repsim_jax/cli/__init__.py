@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 import repsim_jax
-from repsim_jax.cli import compare, contrasim, extract, influence, lists, stores, theory, tour
+from repsim_jax.cli import canonicalize, compare, contrasim, extract, influence, lists, stores, theory, tour
 from repsim_jax.errors import RepsimError
 from repsim_jax.report.text import printable
 
@@ -77,6 +77,7 @@ app.command("compare")(compare.compare)
 app.add_typer(contrasim.app, name="contrasim")
 app.add_typer(theory.app, name="theory")
 app.add_typer(influence.app, name="influence")
+app.add_typer(canonicalize.app, name="canonicalize")
 app.command("layers")(stores.layers)
 app.command("inspect")(stores.inspect)
 app.command("measures")(lists.measures)

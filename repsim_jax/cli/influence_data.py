@@ -51,12 +51,12 @@ class Examples(NamedTuple):
 
 def read_examples(
     data: str, *, column: str | None = None, id_column: str | None = None, limit: int | None = None,
-    size: int | None = None, prepare: Any = None, any_size: bool = False,
+    size: int | None = None, prepare: Any = None, any_size: bool = False, taker: str = "influence",
 ) -> Examples:  # fmt: skip
     """Reads all examples; what is damaged, not finite or of another shape is skipped, and its reason kept.
 
     Images become RGB in [-1/2, 1/2] of one size; arrays stay as they are, digits are moved into that range. With
-    ``any_size`` there is no array of all of them, and sizes may differ.
+    ``any_size`` there is no array of all of them, and sizes may differ. ``taker`` is who takes them, for messages.
     """
     import numpy as np
 
@@ -65,10 +65,10 @@ def read_examples(
 
     source = open_source(data, column=column, id_column=id_column, limit=limit)
     if source.modality == "text":
-        raise BadArrayError(f"{source.name} holds text; influence takes images or arrays. Save token ids as an array.")
+        raise BadArrayError(f"{source.name} holds text; {taker} takes images or arrays. Save token ids as an array.")
     raw, rows, skipped = _readable(source, size)
     if not any_size and prepare is None:  # a model that prepares its inputs brings them to its own size
-        _check_shapes(raw, [source.ids[row] for row in rows])
+        _check_shapes(raw, [source.ids[row] for row in rows], taker)
     if not rows:
         first = next(iter(skipped.items()))
         raise BadArrayError(
@@ -79,7 +79,7 @@ def read_examples(
     if any_size:
         x = np.zeros((len(rows), 0), np.float32)
     else:
-        x = _stacked(raw, source) if prepare is None else _prepared(prepare, raw, ids)
+        x = _stacked(raw, source, taker) if prepare is None else _prepared(prepare, raw, ids)
     return Examples(source.name, ids, x, lambda row: _picture(raw[row]), skipped, labels)
 
 
@@ -114,7 +114,7 @@ def _short(error: Exception, name: str) -> str:
     return str(told).removeprefix(f"{name}: ").replace(" (--skip-bad)", "")
 
 
-def _check_shapes(raw: "list[np.ndarray]", ids: list[str]) -> None:
+def _check_shapes(raw: "list[np.ndarray]", ids: list[str], taker: str) -> None:
     from repsim_jax.errors import BadArrayError
 
     shapes = [one.shape for one in raw]
@@ -125,12 +125,12 @@ def _check_shapes(raw: "list[np.ndarray]", ids: list[str]) -> None:
     named = ", ".join(f"{one} {shape}" for one, shape in odd[:_UNEQUAL_NAMED])
     more = f" and {len(odd) - _UNEQUAL_NAMED} more" if len(odd) > _UNEQUAL_NAMED else ""
     raise BadArrayError(
-        f"influence takes examples of one size: most are {usual}, but {named}{more}. Resize all of them: --size "
+        f"{taker} takes examples of one size: most are {usual}, but {named}{more}. Resize all of them: --size "
         f"{min(usual[:2]) if len(usual) > 1 else 32}."
     )
 
 
-def _stacked(raw: "list[np.ndarray]", source: "Source") -> "np.ndarray":
+def _stacked(raw: "list[np.ndarray]", source: "Source", taker: str) -> "np.ndarray":
     import numpy as np
 
     from repsim_jax.errors import BadArrayError
@@ -140,7 +140,7 @@ def _stacked(raw: "list[np.ndarray]", source: "Source") -> "np.ndarray":
         x = x.astype(np.float32) / 255 - 0.5
     elif x.dtype.kind in "iu":
         raise BadArrayError(
-            f"{source.name} holds {x.dtype} numbers; influence takes uint8 images or floating-point arrays."
+            f"{source.name} holds {x.dtype} numbers; {taker} takes uint8 images or floating-point arrays."
         )
     elif x.ndim >= 3 and x.min() >= 0 and x.max() > 2:
         if x.max() > 255:

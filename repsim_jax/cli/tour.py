@@ -1,4 +1,4 @@
-"""``repsim tour``: the main job from end to end on real handwritten digits, in under three minutes."""
+"""``repsim tour``: the main job from end to end on real handwritten digits, in about three minutes."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -51,8 +51,9 @@ def tour(
 
     Two networks differ in their seed only; the third learned shuffled labels. The first pair should be alike and pass
     the gate, the second should not. Then a measure is fitted on four networks, and tested on two that it has not seen;
-    and wide networks show under which losses a contrastive network is just a kernel. At last a network learns without
-    labels, from digits among which copies and broken images were planted, and tells which ones made it what it is.
+    and wide networks show under which losses a contrastive network is just a kernel. A network learns without labels,
+    from digits among which copies and broken images were planted, and tells which ones made it what it is. At last a
+    network that knows upright digits only is repaired for digits in any pose, without touching it.
 
     \b
     repsim tour
@@ -60,7 +61,7 @@ def tour(
     """
     from rich.console import Console
 
-    from repsim_jax.cli import tour_contrasim, tour_influence, tour_theory
+    from repsim_jax.cli import tour_canonicalization, tour_contrasim, tour_influence, tour_theory
 
     console = Console(highlight=False)
     digits = _digits(seed)
@@ -78,11 +79,13 @@ def tour(
     learned = tour_contrasim.chapter(console, out, seed=seed)
     kernel = tour_theory.chapter(console, out, seed=seed)
     examples = tour_influence.chapter(console, out, seed=seed)
+    poses = tour_canonicalization.chapter(console, out, seed=seed)
     console.print(f"\nThe update that failed: {pages['shuffled-labels']}", markup=False, soft_wrap=True)
     console.print(f"The learned measure: {learned.fit}", markup=False, soft_wrap=True)
     console.print(f"Two networks that it has not seen: {learned.comparison}", markup=False, soft_wrap=True)
     console.print(f"Tangent kernels: {kernel}", markup=False, soft_wrap=True)
     console.print(f"Which examples made a representation: {examples}", markup=False, soft_wrap=True)
+    console.print(f"Digits in any pose: {poses}", markup=False, soft_wrap=True)
     console.print(f"Report: {pages['seed-1']}", markup=False, soft_wrap=True)
 
 

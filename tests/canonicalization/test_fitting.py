@@ -230,3 +230,10 @@ def test_groups_have_short_names(name: str, wanted: str):
 def test_other_names_are_refused(name: str):
     with pytest.raises(UnknownNameError, match="group"):
         canon.group_named(name)
+
+
+def test_elements_are_named_by_what_they_do():
+    assert canon.element_names(canon.dihedral(4))[:6] == ["0°", "90°", "180°", "270°", "mirrored, 0°", "mirrored, 90°"]
+    assert canon.element_names(canon.so3("tetrahedral"))[1] == "element 1"
+    group = canon.cyclic(8)
+    np.testing.assert_allclose(canon.turns_of(group.matrices).degrees, 45 * np.arange(8), atol=1e-9)

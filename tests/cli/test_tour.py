@@ -31,8 +31,15 @@ def test_the_tour_passes_the_new_seed_and_fails_the_shuffled_labels(tmp_path: Pa
     area = re.search(r"curve ([\d.]+) by the combined score", result.output)
     assert area is not None
     assert float(area[1]) > 0.9
+    repaired, alone = (
+        re.search(rf"{name}: [\d.]+% upright, ([\d.]+)% over", result.output) for name in ("repaired", "model alone")
+    )
+    assert repaired is not None
+    assert alone is not None
+    assert float(repaired[1]) > float(alone[1]) + 40
     for told in (
-        "The learned measure: ", "Two networks that it has not seen: ", "Which examples made a representation: "
+        "The learned measure: ", "Two networks that it has not seen: ", "Which examples made a representation: ",
+        "Digits in any pose: ",
     ):  # fmt: skip
         (line,) = (line for line in result.output.splitlines() if line.startswith(told))
         assert Path(line.removeprefix(told)).read_text().startswith("<!doctype html>")
