@@ -160,14 +160,15 @@ def _called(canonicalizer: Any, x: jax.Array) -> Any:
 def _of_search(canonicalizer: Canonicalizer, x: jax.Array) -> list[tuple[str, Callable[..., Any], tuple[Any, ...]]]:
     """The parts of a search, each with what the part before it gave."""
     group, coarse = canonicalizer.group, canonicalizer.search.coarse
-    seen = jax.jit(shown)(canonicalizer, x)
-    energies = jax.jit(orbit_energies)(canonicalizer, seen)
+    # under other names than what is timed: a function that was compiled before would be compiled in no time
+    seen = jax.jit(lambda one, x: shown(one, x))(canonicalizer, x)
+    energies = jax.jit(lambda one, seen: orbit_energies(one, seen))(canonicalizer, seen)
     elements = group.elements(energies.argmin(-1), x.dtype)
     if hasattr(canonicalizer.energy, "of_orbit") or coarse is not None:
         # these make their own views
         first: list[Any] = [(VIEWS, shown, (canonicalizer, x)), (NETWORK, orbit_energies, (canonicalizer, seen))]
     else:
-        views = jax.jit(_views)(canonicalizer, x)
+        views = jax.jit(lambda one, x: _views(one, x))(canonicalizer, x)
         first = [(VIEWS, _views, (canonicalizer, x)), (NETWORK, _energies, (canonicalizer, views))]
     last: list[Any] = [(INVERSION, _inverted, (canonicalizer, elements, x))]
     if group.is_refinable and canonicalizer.search.num_steps:
@@ -198,7 +199,7 @@ def _timed(
     compile_s, flops, run = float("nan"), float("nan"), function
     if compiles:
         start = time.perf_counter()
-        compiled = jax.jit(function).lower(*arguments).compile()
+        compiled = jax.jit(partial(function)).lower(*arguments).compile()
         compile_s, flops = time.perf_counter() - start, _flops(compiled)
         run = partial(compiled)
     for _ in range(_WARM_UP):

@@ -122,7 +122,8 @@ def test_every_part_is_timed_and_the_ratio_is_that_of_the_medians(x: np.ndarray)
     ]  # fmt: skip
     assert found.batches == (2,)
     assert all(0 < one.median_ms <= one.p90_ms for one in found.timings)
-    assert all(one.compile_s > 0 for one in found.timings[:-1])
+    # a program that was compiled before would take a tenth of a millisecond
+    assert all(one.compile_s > 2e-3 for one in found.timings[:-1])
     assert found.of("network", 2).flops > 2 * 4 * 4 * 4 * 27 * 4  # at least the multiplications of the convolution
     wanted = found.of("canonicalizer in all", 2).median_ms / found.of("model alone", 2).median_ms
     assert found.ratio(2) == wanted
