@@ -173,7 +173,7 @@ def test_ekfac_is_exact_for_a_linear_layer_whose_inputs_and_signals_are_independ
         views = np.asarray(posed.train.seen())[:, 1]
         matrix = np.kron(views.T @ views / N, np.eye(K))
         added = 0.1 * np.trace(matrix) / len(matrix)
-        found = ekfac(KEY, posed, num_samples=None).solve(gradients, Damping())
+        found = ekfac(KEY, posed, num_samples=None).solve(gradients, Damping(0.1))
         np.testing.assert_allclose(flat_rows(found), twin_solve(matrix, gradients, added), rtol=1e-9)
         np.testing.assert_allclose(matrix_of(dense(KEY, posed)), matrix, atol=1e-12)
 

@@ -179,7 +179,7 @@ def test_what_was_chosen_is_recorded():
     found = self_influence(KEY, posed, curvature=Identity(), mode="paper", view_groups=2)
     assert found.options | {
         "mode": "paper", "objective": "SimCLR", "measurement": "Stability", "stability_side": "views", "view_groups": 2,
-        "curvature": "Identity", "damping_relative": 0.1, "damping_absolute": 0.0, "train_views": V, "batch_size": N,
+        "curvature": "Identity", "damping_relative": 0.001, "damping_absolute": 0.0, "train_views": V, "batch_size": N,
     } == found.options  # fmt: skip
 
 
