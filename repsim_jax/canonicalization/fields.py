@@ -13,6 +13,14 @@ from repsim_jax.canonicalization.planar import check_plane
 from repsim_jax.errors import BadArrayError
 
 
+def _check_places(name: str, x: Any, least: int) -> None:
+    """Refuses what is no floating-point array (b, k, least or more)."""
+    if x.ndim != 3 or x.shape[-1] < least or not jnp.issubdtype(x.dtype, jnp.floating):
+        raise BadArrayError(
+            f"{name} acts on floating-point arrays (b, k, {least} or more); got shape {tuple(x.shape)} of {x.dtype}."
+        )
+
+
 @dataclass(frozen=True)
 class Keypoints:
     """Points (b, k, 2 or more) in pixels of an image: x to the right, y down; further columns (visibility) stay.
@@ -38,10 +46,7 @@ class Keypoints:
         Raises:
             BadArrayError: If it cannot act on them.
         """
-        if x.ndim != 3 or x.shape[-1] < 2 or not jnp.issubdtype(x.dtype, jnp.floating):
-            raise BadArrayError(
-                f"Keypoints acts on floating-point arrays (b, k, 2 or more); got shape {tuple(x.shape)} of {x.dtype}."
-            )
+        _check_places("Keypoints", x, 2)
         check_plane(group, self.height, self.width)
 
     def act(self, group: Group, elements: Elements, x: Float[Array, "b k c"]) -> Float[Array, "b k c"]:
@@ -103,10 +108,7 @@ class Boxes:
         Raises:
             BadArrayError: If it cannot act on them.
         """
-        if x.ndim != 3 or x.shape[-1] < 4 or not jnp.issubdtype(x.dtype, jnp.floating):
-            raise BadArrayError(
-                f"Boxes acts on floating-point arrays (b, k, 4 or more); got shape {tuple(x.shape)} of {x.dtype}."
-            )
+        _check_places("Boxes", x, 4)
         check_plane(group, self.height, self.width)
 
     def act(self, group: Group, elements: Elements, x: Float[Array, "b k c"]) -> Float[Array, "b k c"]:

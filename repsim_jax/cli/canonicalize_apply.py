@@ -70,19 +70,20 @@ def turned_back(
     canonicalizer: Any, ids: tuple[str, ...], x: "np.ndarray"
 ) -> "tuple[np.ndarray, dict[str, np.ndarray]]":
     """Canonical forms, and columns of what was done to each."""
+    import jax
     import numpy as np
 
     from repsim_jax.canonicalization import turns_of
 
     parts = [canonicalizer(x[start : start + _BATCH]) for start in range(0, len(x), _BATCH)]
-    joined = lambda get: np.concatenate([np.asarray(get(one)) for one in parts])  # noqa: E731
-    turns = turns_of(joined(lambda one: one.elements.matrix))
+    found = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+    turns = turns_of(found.elements.matrix)
     columns = {
-        "id": np.asarray(ids), "element": joined(lambda one: one.elements.index), "degrees": turns.degrees,
-        "mirrored": turns.mirrored, "margin": joined(lambda one: one.margin), "ties": joined(lambda one: one.num_ties),
-        "gated": joined(lambda one: one.gated),
+        "id": np.asarray(ids), "element": found.elements.index, "degrees": turns.degrees,
+        "mirrored": turns.mirrored, "margin": found.margin, "ties": found.num_ties,
+        "gated": found.gated,
     }  # fmt: skip
-    return joined(lambda one: one.canonical), columns
+    return found.canonical, columns
 
 
 def _write_pictures(folder: Path, ids: tuple[str, ...], x: "np.ndarray") -> list[str]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from repsim_jax.canonicalization import Build, Canonicalizer, Objective, Recipe
-    from repsim_jax.cli.influence_data import Examples
+    from repsim_jax.cli.examples import Examples
 
 TRAINING = "training"
 OBJECTIVES = ("ours", "paper", "unaligned")
@@ -77,10 +77,10 @@ def fit(
     """
     from repsim_jax import canonicalization as canon
     from repsim_jax.cli.bars import bar
-    from repsim_jax.cli.influence_data import content_of
-    from repsim_jax.cli.influence_runs import key_of
+    from repsim_jax.cli.examples import content_of
     from repsim_jax.cli.outs import check_writable
     from repsim_jax.cli.provenance import provenance
+    from repsim_jax.cli.seeds import key_of
 
     check_writable(out)
     posed = objective_of(objective)
@@ -137,8 +137,8 @@ def recipe_of(options: dict[str, Any], n: int) -> "Recipe":
 
 def images_of(options: dict[str, Any]) -> "Examples":
     """Reads the images of a run's options, names what is left out, and refuses what are no images."""
-    from repsim_jax.cli.influence_data import read_examples
-    from repsim_jax.cli.influence_fit import say
+    from repsim_jax.cli.examples import read_examples
+    from repsim_jax.cli.messages import say
     from repsim_jax.errors import BadArrayError
 
     examples = read_examples(

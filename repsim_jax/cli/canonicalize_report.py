@@ -74,8 +74,8 @@ def report(
     from rich.console import Console
 
     from repsim_jax.cli.canonicalize_fit import opened
-    from repsim_jax.cli.influence_runs import key_of
     from repsim_jax.cli.outs import check_writable
+    from repsim_jax.cli.seeds import key_of
     from repsim_jax.report import canonicalization_summary, canonicalization_to_json, write_canonicalization
     from repsim_jax.report.text import printable
 
@@ -239,7 +239,7 @@ def _refit(run: "Opened", train: "np.ndarray", held_out: "np.ndarray") -> Any:
 
     from repsim_jax import canonicalization as canon
     from repsim_jax.cli.canonicalize_fit import objective_of, recipe_of
-    from repsim_jax.cli.influence_runs import key_of
+    from repsim_jax.cli.seeds import key_of
 
     options = run.about["options"]
 

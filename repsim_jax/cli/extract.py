@@ -1,12 +1,13 @@
 """``repsim extract``: hidden layers of a model over a data set, streamed into a store that can be resumed."""
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from repsim_jax.cli.messages import say
 
 if TYPE_CHECKING:
     from repsim_jax.activations.extract import Recorded
@@ -224,22 +225,16 @@ def _bar(total: int, what: str, *, quiet: bool) -> Iterator[Callable[[int, int |
 
 def _tell_start(source: "Source", begun: "Recorded | None") -> None:
     for one, reason in (source.skipped or {}).items():
-        _say(f"left out {one}: {reason}")
+        say(f"left out {one}: {reason}")
     if begun is not None and not begun.finished:
-        _say(f"resuming at row {begun.num_rows}")
+        say(f"resuming at row {begun.num_rows}")
 
 
 def _tell_end(store: "Store", was_finished: bool) -> None:
     passed_over = list(store.metadata.get("passed_over", {}).items())
     for layer, reason in passed_over[:5]:
-        _say(f"passed over {layer}: {reason}")
+        say(f"passed over {layer}: {reason}")
     if len(passed_over) > 5:
-        _say(f"passed over {len(passed_over) - 5} more; `repsim inspect` lists them")
+        say(f"passed over {len(passed_over) - 5} more; `repsim inspect` lists them")
     done = "was complete already" if was_finished else "written"
     print(f"{store.path} {done}: {len(store.layers)} layers, {len(store)} rows, {store.dtype.name}")
-
-
-def _say(message: str) -> None:
-    from repsim_jax.report.text import printable
-
-    print(f"repsim: {printable(message)}", file=sys.stderr)

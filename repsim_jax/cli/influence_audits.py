@@ -71,8 +71,8 @@ def _asked(run: "Run") -> dict[str, Any]:
 
 
 def _pictures(run: "Run", told: dict[str, Any]) -> Any:
-    from repsim_jax.cli.influence_data import read_examples
-    from repsim_jax.cli.influence_fit import say
+    from repsim_jax.cli.examples import read_examples
+    from repsim_jax.cli.messages import say
     from repsim_jax.errors import RepsimError
 
     if told["from_data"]:

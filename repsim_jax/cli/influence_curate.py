@@ -89,10 +89,10 @@ def _compared(
     import jax
     import numpy as np
 
+    from repsim_jax.cli.examples import read_examples
     from repsim_jax.cli.influence_audits import scores
-    from repsim_jax.cli.influence_data import read_examples
-    from repsim_jax.cli.influence_fit import say
     from repsim_jax.cli.influence_runs import RUN_FILE, opened_run
+    from repsim_jax.cli.messages import say
     from repsim_jax.cli.outs import check_writable
     from repsim_jax.errors import BadArrayError
 
@@ -166,7 +166,7 @@ def leaks_into(
     """Which test examples are copies of training examples: a table, and what the report needs."""
     import numpy as np
 
-    from repsim_jax.cli.influence_data import content_of, read_examples
+    from repsim_jax.cli.examples import content_of, read_examples
     from repsim_jax.cli.influence_runs import opened_run, preparation
     from repsim_jax.influence.curation import leaks
     from repsim_jax.influence.representing import representations
@@ -198,7 +198,7 @@ def leaks_into(
 
 def read_leaks(folder: Path, ids: "Sequence[str]") -> dict[str, Any]:
     """What ``dedup --test`` wrote, for an audit; nothing where it has not run, or ran on other examples."""
-    from repsim_jax.cli.influence_data import read_examples
+    from repsim_jax.cli.examples import read_examples
     from repsim_jax.errors import RepsimError
     from repsim_jax.influence.curation import Leaks
     from repsim_jax.influence.stored import load_arrays

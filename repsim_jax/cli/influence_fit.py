@@ -1,13 +1,13 @@
 """``repsim influence fit``: from examples to a trained or given model and its fitted curvature, in a folder."""
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from repsim_jax.cli.extract import Column, IdColumn, Limit, Size
+from repsim_jax.cli.messages import say
 from repsim_jax.cli.sizes import parse_bytes
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def fit(
     repsim influence fit photographs.parquet --column jpeg --model efficientnet-lite0 --layers 'head' --curvature logra --out lite.run
     Then: repsim influence score RUN, query RUN, dedup RUN, select RUN, verify RUN, report RUN
     """  # noqa: E501 (a command is one line)
-    from repsim_jax.cli.influence_data import content_of
+    from repsim_jax.cli.examples import content_of
     from repsim_jax.cli.influence_runs import posed_run, write_run
     from repsim_jax.cli.outs import check_writable
     from repsim_jax.cli.provenance import provenance
@@ -234,10 +234,3 @@ def fitted(key: Any, posed: "Problem", options: dict[str, Any]) -> "Curvature":
         if kind == "projection":
             return influence.random_projection(key, posed, dimension=options["rank"], **given)
         return {"ekfac": influence.ekfac, "woodbury": influence.woodbury}[kind](key, posed, **given)
-
-
-def say(message: str) -> None:
-    """Tells what goes on, on standard error."""
-    from repsim_jax.report.text import printable
-
-    print(f"repsim: {printable(message)}", file=sys.stderr)

@@ -10,7 +10,7 @@ from repsim_jax.cli.influence import AsJson, Moved, RunFolder
 from repsim_jax.cli.influence_score import SHARDS, Block, Mode, curvature_digest
 
 if TYPE_CHECKING:
-    from repsim_jax.cli.influence_data import Examples
+    from repsim_jax.cli.examples import Examples
     from repsim_jax.cli.influence_runs import Run
     from repsim_jax.influence import Measurement
     from repsim_jax.report.audits import Ranked
@@ -100,9 +100,9 @@ def _asked(
     """The queries, as the model takes them."""
     import numpy as np
 
-    from repsim_jax.cli.influence_data import read_examples
-    from repsim_jax.cli.influence_fit import say
+    from repsim_jax.cli.examples import read_examples
     from repsim_jax.cli.influence_runs import preparation
+    from repsim_jax.cli.messages import say
     from repsim_jax.errors import BadArrayError, RepsimError, UnknownNameError
 
     examples = run.examples
@@ -156,7 +156,7 @@ def _way(run: "Run", search: str, measurement: str) -> str:
 def queries_of(run: "Run", asked: "Examples") -> Any:
     """The queries with their views, which hang on their ids alone."""
     from repsim_jax import influence
-    from repsim_jax.cli.influence_runs import key_of
+    from repsim_jax.cli.seeds import key_of
 
     options = run.options
     return influence.augmented(
@@ -248,7 +248,7 @@ def _write_queries(
     run: "Run", asked: "Examples", ranked: "tuple[Ranked, ...]", measurement: str, *, from_data: bool, source: Any
 ) -> None:
     """What the report needs of the queries."""
-    from repsim_jax.cli.influence_data import content_of
+    from repsim_jax.cli.examples import content_of
     from repsim_jax.durable import replace_file
 
     told = {

@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from repsim_jax.cli.seeds import key_of
+
 if TYPE_CHECKING:
     import jax
 
-    from repsim_jax.cli.influence_data import Examples
+    from repsim_jax.cli.examples import Examples
     from repsim_jax.influence import Checkpoint, Curvature, Damping, Problem
 
 RUN_FILE, CURVATURE_FILE, CHECKPOINTS = "run.json", "curvature.npz", "checkpoints"
@@ -64,27 +66,13 @@ class Run(NamedTuple):
         return representations(self.posed, self.examples.x)
 
 
-def key_of(seed: int, purpose: str) -> "jax.Array":
-    """A random key for one purpose, whatever else is drawn from the same seed."""
-    import zlib
-
-    import jax
-
-    from repsim_jax.errors import RepsimError
-
-    try:
-        return jax.random.fold_in(jax.random.key(seed), zlib.crc32(purpose.encode()))
-    except OverflowError as error:
-        raise RepsimError(f"--seed must fit into 64 bits, got {seed}.") from error
-
-
 def posed_run(folder: Path, options: dict[str, Any], provenance: dict[str, Any]) -> Run:
     """Reads the data, trains the model or goes on with it, or loads it, and poses the problem.
 
     A folder that holds another run is refused.
     """
     from repsim_jax import influence
-    from repsim_jax.cli.influence_data import read_examples, views_of
+    from repsim_jax.cli.examples import read_examples, views_of
 
     loaded, prepare = _given_model(options)
     examples = read_examples(

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from repsim_jax.cli.influence_data import read_examples, views_of
+from repsim_jax.cli.examples import read_examples, views_of
 from repsim_jax.data import Batch
 from repsim_jax.errors import BadArrayError, UnknownNameError
 from repsim_jax.influence import DigitViews, ImageViews
