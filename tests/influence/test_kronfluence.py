@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from repsim_jax._compat import enable_x64
-from repsim_jax.influence import SimCLR, Stability, ekfac, influence, problem, self_influence, with_views
+from repsim_jax.influence import Damping, SimCLR, Stability, ekfac, influence, problem, self_influence, with_views
 
 STORED = Path(__file__).with_name("kronfluence_scores.npz")
 KEY = jax.random.key(0)
@@ -51,7 +51,7 @@ def test_self_and_pairwise_influence_are_those_of_kronfluence(name: str):
             embed, params, with_views(views[:, 0], views), objective=SimCLR(), stability=Stability(side="views")
         )
         options: dict[str, Any] = {
-            "curvature": ekfac(KEY, posed, of="alignment", num_samples=None), "mode": "paper",
+            "curvature": ekfac(KEY, posed, of="alignment", num_samples=None), "mode": "paper", "damping": Damping(0.1),
         }  # fmt: skip
         own = self_influence(KEY, posed, view_groups=0, **options).values
         pairs = -influence(KEY, posed, posed.train.rows(slice(0, 20)), **options).values
