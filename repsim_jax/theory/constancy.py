@@ -40,11 +40,11 @@ def cosine_constancy(key: jax.Array, x: jax.Array, setup: Setup, told: Told) -> 
         name="cosine losses keep the kernel",
         statement="The tangent kernel of a wide network stays almost constant under losses of cosine similarity.",
         origin="the paper",
-        predicted="exponent of the change in the width below 0; the usual bounds give -1/2",
+        predicted="exponent of the largest change so far in the width below 0; the usual bounds give -1/2",
         observed=_exponents_told(series, until or setup.horizon) + _stiffness_told(courses, setup.horizon),
         verdict=verdict,
         until=until,
-        quantity=f"relative change of the tangent kernel at t = {until or setup.horizon:.3g}",
+        quantity=f"largest relative change of the tangent kernel until t = {until or setup.horizon:.3g}",
         series=tuple(series),
         courses=tuple(courses),
         details={
@@ -87,7 +87,7 @@ def dot_boundary(key: jax.Array, x: jax.Array, setup: Setup, told: Told) -> Clai
         observed=f"kept: {_names(kept) or 'none'}; escaped at every width: {_names(escaped) or 'none'}; "
         + _exponents_told([_at(one, one.kept_until) for one in courses if one.kept_until], None),
         verdict="holds" if all(agree) else "does not hold" if any(against) else "undecided",
-        quantity=f"relative change of the tangent kernel at t = {setup.horizon:.3g}",
+        quantity=f"largest relative change of the tangent kernel until t = {setup.horizon:.3g}",
         series=tuple(_at(one, setup.horizon) for one in courses if one.kept_until == setup.horizon),
         courses=tuple(courses),
         details={
@@ -134,9 +134,7 @@ def _judged(courses: Sequence[Course], horizon: float) -> tuple[Judged, float | 
         return "holds", None
     if until > 0:
         return "holds until", until
-    # Where it ends at the first look it does so because of what was seen there, or because nothing could be seen.
-    risen = all(one.kept_until > 0 or one.followed_until > 0 for one in courses)
-    return ("does not hold" if risen else "undecided"), None
+    return ("does not hold" if any(one.is_refuted for one in courses) else "undecided"), None
 
 
 def _at(course: Course, time: float) -> Series:

@@ -22,16 +22,20 @@ _EXPONENT_ERROR = 0.1
 # chatters there: finer steps follow the chatter, and not the flow.
 _TOLERANCES = {True: 1e-4, False: 1e-3}
 _FINER = 0.1
+# Exponent of the change in the width that the usual bounds give.
+_BOUND = -0.5
 
 
 class Course(NamedTuple):
-    """Relative change of the tangent kernel over widths, times and seeds, under one setting.
+    """Largest relative change of the tangent kernel so far, over widths, times and seeds, under one setting.
+
+    A kernel that stays is one whose change is small at all times up to some time, so it is the largest that counts.
 
     Attributes:
         label: The setting: "linear, cosine; tanh".
         widths: (w,).
         times: (t,).
-        change: (w, t, s); infinite after an escape, NaN where the flow could not be followed.
+        change: (w, t, s) largest up to each time; infinite after an escape, NaN where the flow could not be followed.
         slopes: (t,) exponents in the width; None where not every network has a change.
         errors: (t,) largest relative difference to an integration with a tenth of the tolerance, of one network at
             each end of the widths, as long as its kernel has not escaped.
@@ -52,15 +56,18 @@ class Course(NamedTuple):
     def kept_until(self) -> float:
         """The last time up to which the change shrinks with the width or is negligible everywhere; 0 if it never is.
 
-        Shrinks: the interval of the exponent is below zero. Where the integration is not fine enough, nothing is known.
+        Shrinks: the interval of the exponent is below zero. It is of the largest change so far, and so covers earlier
+        times at which too little had changed to tell. Where the integration is not fine enough, nothing is known.
         """
         shrinks = np.asarray([slope is not None and slope.high < 0 for slope in self.slopes])
-        return self._last((shrinks | (self.change < NEGLIGIBLE).all(axis=(0, 2))) & self._is_resolved)
+        kept = (shrinks | (self.change < NEGLIGIBLE).all(axis=(0, 2))) & (self.times <= self.followed_until)
+        return float(self.times[kept].max(initial=0.0))
 
     @property
     def followed_until(self) -> float:
         """The last time up to which every network was followed finely enough, or has escaped."""
-        return self._last(~np.isnan(self.change).any(axis=(0, 2)) & self._is_resolved)
+        followed = ~np.isnan(self.change).any(axis=(0, 2)) & self._is_resolved
+        return float(self.times[followed.cumprod().sum() - 1]) if followed[0] else 0.0
 
     @property
     def error(self) -> float:
@@ -72,9 +79,20 @@ class Course(NamedTuple):
         """(t,) whether the integration was so fine that an exponent of the two ends would hardly move."""
         return self.errors <= _EXPONENT_ERROR * np.log(self.widths[-1] / self.widths[0])
 
-    def _last(self, good: np.ndarray) -> float:
-        """The last time up to which all looks are good."""
-        return float(self.times[good.cumprod().sum() - 1]) if good[0] else 0.0
+    @property
+    def is_refuted(self) -> bool:
+        """Whether the change shrinks at no time, and surely not at one of them.
+
+        Surely not: the widest networks have escaped, or the exponent's interval holds 0 and not the bounds' -1/2.
+        """
+        followed = [
+            (slope, change)
+            for slope, change, time in zip(self.slopes, self.change[-1], self.times, strict=True)
+            if time <= self.followed_until
+        ]
+        escaped = any(np.isinf(change).all() for _, change in followed)
+        flat = any(slope is not None and slope.high >= 0 and slope.low > _BOUND for slope, _ in followed)
+        return self.kept_until == 0 and (escaped or flat)
 
     def escape_times(self) -> np.ndarray:
         """When each network's kernel had changed by ``ESCAPED``.
@@ -117,7 +135,7 @@ def follow(
                 flow = gradient_flow(
                     params, x, looks, network=network, objectives=objectives, which=which, tolerance=_tolerance(network)
                 )
-                change[j, i, :, seed] = _marked(flow)
+                change[j, i, :, seed] = np.maximum.accumulate(_marked(flow))
                 drift[j], least[j] = max(drift[j], _drift(flow)), min(least[j], _least_norm(flow))
                 if seed == 0 and i in (0, len(networks) - 1):
                     errors[j] = np.maximum(errors[j], _errors(flow, params, x, network, objectives, which))

@@ -36,6 +36,27 @@ def test_a_change_that_does_not_shrink_is_not_kept_unless_it_is_negligible():
     assert _judged([planted(exponent=0.5)], TIMES[-1]) == ("does not hold", None)
 
 
+def unsure() -> np.ndarray:
+    """Changes whose exponents are -1.2 for two seeds and 0.3 for two."""
+    exponents = np.asarray([-1.2, -1.2, 0.3, 0.3])
+    return 0.02 * (np.asarray(WIDTHS, float) / 64)[:, None, None] ** exponents * np.ones((3, 6, 4))
+
+
+def test_what_shrinks_at_last_covers_earlier_times_at_which_nothing_could_be_told():
+    course = planted(change=np.maximum.accumulate(np.concatenate([unsure()[:, :1], planted().change[:, 1:]], 1), 1))
+    first = course.slopes[0]
+    assert first is not None
+    assert first.low < -0.5 < 0 < first.high
+    assert course.kept_until == TIMES[-1]
+
+
+def test_a_wide_interval_of_the_exponent_decides_nothing_and_a_narrow_one_refutes():
+    assert _judged([planted(), planted(change=unsure())], TIMES[-1]) == ("undecided", None)
+    assert _judged([planted(), planted(exponent=0.1)], TIMES[-1]) == ("does not hold", None)
+    escaped = planted(change=np.full((3, 6, 4), np.inf))
+    assert _judged([planted(), escaped], TIMES[-1]) == ("does not hold", None)
+
+
 def test_a_flow_that_was_not_resolved_decides_nothing():
     course = planted(errors=0.5)
     assert course.kept_until == course.followed_until == course.error == 0.0
