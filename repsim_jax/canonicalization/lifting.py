@@ -19,6 +19,7 @@ from repsim_jax.canonicalization.groups import Group
 from repsim_jax.canonicalization.networks import Structure, drawn, standardized, structure_of
 from repsim_jax.canonicalization.planar import factors, placed, resampled
 from repsim_jax.canonicalization.views import Views
+from repsim_jax.encoders.convnet import patches
 from repsim_jax.errors import BadArrayError
 
 _LEAST_MAP = 8
@@ -112,7 +113,9 @@ class _Module(nnx.Module):
 
 
 def _convolved(x: jax.Array, bank: jax.Array) -> jax.Array:
-    return jax.lax.conv_general_dilated(x, bank, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    """A convolution as one matrix product, since XLA's own has a slow gradient on a CPU."""
+    near = patches(x, 1, len(bank))
+    return (near.reshape(-1, near.shape[-1]) @ bank.reshape(near.shape[-1], -1)).reshape(*near.shape[:3], -1)
 
 
 def filter_bank(group: Group, filters: Float[Array, "s s i o"], *, lifts: bool) -> Float[Array, "s s i p"]:

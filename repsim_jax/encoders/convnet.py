@@ -62,31 +62,32 @@ class PatchConv(nnx.Module):
         return flat.reshape(*near.shape[:3], -1)
 
 
-def patches(x: Float[Array, "b h w c"], stride: int) -> Float[Array, "b i j p"]:
-    """The 3 x 3 neighborhood of every place that a window stops at, with zeros beyond the border ("SAME" padding).
+def patches(x: Float[Array, "b h w c"], stride: int, size: int = 3) -> Float[Array, "b i j p"]:
+    """The square neighborhood of every place that a window stops at, with zeros beyond the border ("SAME" padding).
 
     Args:
         x: Channels last.
         stride: Of the window, along both axes.
+        size: Of the window.
 
     Returns:
-        Neighborhoods of 9 c numbers, row by row, at (h / stride, w / stride) places, rounded up.
+        Neighborhoods of size^2 c numbers, row by row, at (h / stride, w / stride) places, rounded up.
     """
     _, h, w, _ = x.shape
-    (i, top, bottom), (j, left, right) = _same_padding(h, stride), _same_padding(w, stride)
+    (i, top, bottom), (j, left, right) = _same_padding(h, stride, size), _same_padding(w, stride, size)
     padded = jnp.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
     shifted = [
         padded[:, row : row + (i - 1) * stride + 1 : stride, column : column + (j - 1) * stride + 1 : stride]
-        for row in range(3)
-        for column in range(3)
+        for row in range(size)
+        for column in range(size)
     ]
     return jnp.concatenate(shifted, axis=-1)
 
 
-def _same_padding(size: int, stride: int) -> tuple[int, int, int]:
-    """How many outputs a 3-wide window has along an axis, and the zeros before and after it."""
-    outputs = -(-size // stride)
-    zeros = max((outputs - 1) * stride + 3 - size, 0)
+def _same_padding(length: int, stride: int, size: int) -> tuple[int, int, int]:
+    """How many outputs a window has along an axis, and the zeros before and after it."""
+    outputs = -(-length // stride)
+    zeros = max((outputs - 1) * stride + size - length, 0)
     return outputs, zeros // 2, zeros - zeros // 2
 
 
