@@ -101,8 +101,8 @@ class Plan:
     Attributes:
         classifier: Widths of the classifier's convolutions, each of which halves its map down to 4 x 4.
         equivariant: Widths of the equivariant network.
-        steps: Updates of the classifiers, 128 images each; half as many of the equivariant network, whose cost is many
-            times theirs.
+        steps: Updates of the classifiers, 128 images each.
+        equivariant_steps: Of the equivariant network, each of which costs many times as much.
         shift: Pixels by which their images are moved at random; where it is above 0 they are mirrored too.
         recipe: Of the canonicalizers.
     """
@@ -110,6 +110,7 @@ class Plan:
     classifier: tuple[int, ...]
     equivariant: tuple[int, ...]
     steps: int
+    equivariant_steps: int
     shift: int = 0
     recipe: canon.Recipe = field(default=canon.Recipe())
 
@@ -180,7 +181,9 @@ def equivariant_classifier(key: jax.Array, part: Labeled, plan: Plan, group: can
         A function of images.
     """
     network = canon.LiftingNetwork(group, part.x.shape[-1], plan.equivariant, int(part.y.max()) + 1)
-    trained = _trained(key, network.initial(key), _Loss(network.invariant, None, plan.shift), part, plan.steps // 2)
+    trained = _trained(
+        key, network.initial(key), _Loss(network.invariant, None, plan.shift), part, plan.equivariant_steps
+    )
     return jax.jit(partial(network.invariant, trained))
 
 

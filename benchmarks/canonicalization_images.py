@@ -25,8 +25,8 @@ from repsim_jax import canonicalization as canon
 
 OBJECTIVES = {"ours": canon.OURS, "the paper's": canon.PAPER}
 PLANS = {
-    "digits": Plan((32, 64), (8, 8), 1200, recipe=canon.Recipe(num_steps=600, widths=(32, 32))),
-    "cifar10": Plan((32, 64, 128), (8, 8), 3000, 2, canon.Recipe(num_steps=3000, widths=(32, 64, 64))),
+    "digits": Plan((32, 64), (8, 8), 1200, 600, recipe=canon.Recipe(num_steps=600, widths=(32, 32))),
+    "cifar10": Plan((32, 64, 128), (4, 8), 3000, 750, 2, canon.Recipe(num_steps=1500, widths=(16, 32, 64))),
 }
 
 
