@@ -56,7 +56,13 @@ if TYPE_CHECKING:
         entropy_loss,
         prior_loss,
     )
-    from repsim_jax.canonicalization.replication import equiadapt_canonical, equiadapt_orbit, equiadapt_views
+    from repsim_jax.canonicalization.replication import (
+        EquiadaptImages,
+        equiadapt_canonical,
+        equiadapt_orbit,
+        equiadapt_restored,
+        equiadapt_views,
+    )
     from repsim_jax.canonicalization.searching import Search
     from repsim_jax.canonicalization.selection import Selection
     from repsim_jax.canonicalization.views import Views
@@ -75,6 +81,7 @@ _HOME = {
     "Diversity": "diversity",
     "Elements": "groups",
     "Energy": "energies",
+    "EquiadaptImages": "replication",
     "Equivariance": "equivariance",
     "Equivariant": "wrapping",
     "Fitted": "fitting",
@@ -122,6 +129,7 @@ _HOME = {
     "entropy_loss": "objectives",
     "equiadapt_canonical": "replication",
     "equiadapt_orbit": "replication",
+    "equiadapt_restored": "replication",
     "equiadapt_views": "replication",
     "equivariance_audit": "equivariance",
     "equivariant": "wrapping",
@@ -163,6 +171,7 @@ __all__ = [
     "Diversity",
     "Elements",
     "Energy",
+    "EquiadaptImages",
     "Equivariance",
     "Equivariant",
     "Fitted",
@@ -207,6 +216,7 @@ __all__ = [
     "entropy_loss",
     "equiadapt_canonical",
     "equiadapt_orbit",
+    "equiadapt_restored",
     "equiadapt_views",
     "equivariance_audit",
     "equivariant",

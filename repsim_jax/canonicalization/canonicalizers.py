@@ -19,6 +19,7 @@ from repsim_jax.canonicalization.energies import reference
 from repsim_jax.canonicalization.groups import Elements, Group
 from repsim_jax.canonicalization.networks import ViewNetwork
 from repsim_jax.canonicalization.planar import orbit
+from repsim_jax.canonicalization.replication import EquiadaptImages
 from repsim_jax.canonicalization.searching import Search, fine_energies, refined
 from repsim_jax.canonicalization.selection import Selection, choose, left_alone
 from repsim_jax.canonicalization.views import Views
@@ -64,6 +65,8 @@ class Frames(NamedTuple):
 class Canonicalizer:
     """A group, an energy, and how the least is looked for and chosen; a pytree, called on inputs.
 
+    Where ``views`` have a ``compat``, ``Images()`` become those of that library.
+
     Attributes:
         group: What should not matter.
         energy: Called on views; see ``energies``.
@@ -79,6 +82,16 @@ class Canonicalizer:
     views: Views = field(default=Views(), metadata=_STATIC)
     search: Search = field(default=Search(), metadata=_STATIC)
     selection: Selection = Selection()  # noqa: RUF009
+
+    def __post_init__(self) -> None:
+        if self.views.compat is None:
+            return
+        self.views.check(self.group)
+        if self.search.coarse is not None or self.action not in (Images(), EquiadaptImages()):
+            raise BadArrayError(
+                f"compat={self.views.compat!r} looks at whole orbits of Images(): got {self.search} and {self.action}."
+            )
+        object.__setattr__(self, "action", EquiadaptImages())
 
     @property
     def averages(self) -> bool:
@@ -288,7 +301,7 @@ def untrained(
     """
     key_network, key_vector = jax.random.split(key)
     height, width, channels = input_shape
-    network = ViewNetwork((*views.shape(height, width), channels), widths, num_outputs)
+    network = ViewNetwork((*views.shape(height, width, channels), channels), widths, num_outputs)
     energy = reference(key_vector, _Plain(network), network.initial(key_network), num_outputs=num_outputs)
     return Canonicalizer(group, energy, views=views)
 

@@ -122,7 +122,8 @@ def fit(
         The canonicalizer and how it went.
 
     Raises:
-        BadArrayError: If images are not finite, not floating-point or none, or a task lacks its model or labels.
+        BadArrayError: If images are not finite, not floating-point or none, a task lacks its model or labels, or the
+            views' ``compat`` has no such group or objective.
         DivergedError: If a loss is not finite.
         StoreMismatchError: If the folder belongs to another training.
     """
@@ -133,6 +134,11 @@ def fit(
     start = untrained(key, shape, group, views=views, widths=recipe.widths, num_outputs=recipe.num_outputs)
     images = checked(start, images)
     objective.prior_of(group)
+    if views.compat is not None and (objective.task_weight or objective.artifact_weight):
+        raise BadArrayError(
+            f"compat={views.compat!r} has no gradient through angles and no turns there and back: fit with "
+            "task_weight=0 and artifact_weight=0, such as PAPER, or without compat."
+        )
     task = _task(objective, model, params, labels, len(images))
     facts = _facts(key, start, images, objective, recipe, task)
     with nullcontext() if folder is None else resumable(folder, facts):

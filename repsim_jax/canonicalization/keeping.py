@@ -55,7 +55,8 @@ class Build:
         """All of it as JSON can hold it."""
         return {
             "group": self.group, "input_shape": list(self.input_shape), "views_size": self.views.size,
-            "views_mask": self.views.mask, "widths": list(self.widths), "num_outputs": self.num_outputs,
+            "views_mask": self.views.mask, "views_compat": self.views.compat, "widths": list(self.widths),
+            "num_outputs": self.num_outputs,
         }  # fmt: skip
 
 
@@ -106,7 +107,8 @@ def load_canonicalizer(folder: Path) -> tuple[Canonicalizer, Build, dict[str, An
         parts, about, digest = told["build"], dict(told["about"]), str(told["sha256"])
         height, width, channels = parts["input_shape"]
         build = Build(
-            parts["group"], (height, width, channels), Views(parts["views_size"], parts["views_mask"]),
+            parts["group"], (height, width, channels),
+            Views(parts["views_size"], parts["views_mask"], parts.get("views_compat")),
             tuple(parts["widths"]), parts["num_outputs"],
         )  # fmt: skip
         made = build.canonicalizer()

@@ -20,6 +20,8 @@ from repsim_jax.errors import BadArrayError
 _SAME = 1e-9
 # Pixels by which the rim of an image must move from one element to the next: with less, both are the same image.
 _LEAST_MOVE = 0.5
+# Row i and column j of (1, i, j): where each pixel is read that stays.
+_STILL = np.array([[0, 1, 0], [0, 0, 1]], np.int32)
 _MIRROR = np.array([[-1.0, 0.0], [0.0, 1.0]])
 _QUARTERS = np.array([[[1.0, 0], [0, 1]], [[0, -1], [1, 0]], [[-1, 0], [0, -1]], [[0, 1], [-1, 0]]])
 
@@ -258,29 +260,65 @@ def warped(
     Returns:
         Images of the same shape.
     """
+    still = jnp.broadcast_to(jnp.asarray(_STILL), (len(x), 2, 3))
+    return _warped(x, matrix, still, still, nearest=nearest)
+
+
+def _warped(
+    x: jax.Array, matrix: jax.Array, before: Int[Array, "b 2 3"], after: Int[Array, "b 2 3"], *, nearest: bool
+) -> jax.Array:
+    """An exact move, ``warped``, and an exact move as one read: XLA would repeat a move for each of four reads."""
     _, h, w, _ = x.shape
-    inverse = inverse_matrix(matrix)
-    across = jnp.arange(w, dtype=matrix.dtype) - (w - 1) / 2
-    up = ((h - 1) / 2 - jnp.arange(h, dtype=matrix.dtype))[:, None]
-    columns = inverse[:, :1, :1] * across + inverse[:, :1, 1:] * up + (w - 1) / 2
-    rows = (h - 1) / 2 - (inverse[:, 1:, :1] * across + inverse[:, 1:, 1:] * up)
+    inverse = inverse_matrix(matrix)[..., None, None]
+    down, along = (_lines(after[:, axis], h, w) for axis in range(2))
+    across, up = along.astype(matrix.dtype) - (w - 1) / 2, (h - 1) / 2 - down.astype(matrix.dtype)
+    columns = inverse[:, 0, 0] * across + inverse[:, 0, 1] * up + (w - 1) / 2
+    rows = (h - 1) / 2 - (inverse[:, 1, 0] * across + inverse[:, 1, 1] * up)
     columns, rows = jnp.clip(columns, 0, w - 1), jnp.clip(rows, 0, h - 1)
     read = _nearest if nearest else _between
-    return jax.vmap(read)(x, rows, columns)
+    return jax.vmap(read)(x, rows, columns, before[:, 0] * w + before[:, 1])
 
 
-def _nearest(x: Shaped[Array, "h w c"], rows: jax.Array, columns: jax.Array) -> Shaped[Array, "h w c"]:
-    place = jnp.round(rows).astype(jnp.int32) * x.shape[1] + jnp.round(columns).astype(jnp.int32)
+def _lines(steps: Int[Array, "b 3"], height: int, width: int) -> Int[Array, "b h w"]:
+    start, down, along = (steps[:, k, None, None] for k in range(3))
+    return start + down * jnp.arange(height)[:, None] + along * jnp.arange(width)
+
+
+@lru_cache(maxsize=128)
+def _moves(group: Group, height: int, width: int, inverted: bool) -> Int[np.ndarray, "order 2 3"]:
+    """Where ``moved`` reads row i and column j of each element's output: a row and a column, each of (1, i, j)."""
+    parts, places = factors(group), np.arange(height * width).reshape(height, width)
+    maps = np.zeros((group.order, 2, 3), np.int32)
+    for k, (turn, flip) in enumerate(zip(parts.turns, parts.flips, strict=True)):
+        if inverted:
+            back = np.rot90(places, -turn)
+            read = back[:, ::-1] if flip else back
+        else:
+            read = np.rot90(places[:, ::-1] if flip else places, turn)
+        for axis, line in enumerate(np.divmod(read, width)):
+            first = int(line[0, 0])
+            maps[k, axis] = first, line[min(1, height - 1), 0] - first, line[0, min(1, width - 1)] - first
+    return maps
+
+
+def _moves_of(group: Group, elements: Elements, x: jax.Array, *, inverted: bool) -> tuple[jax.Array, jax.Array]:
+    move = jnp.asarray(_moves(group, *x.shape[1:3], inverted))[elements.index]
+    return jnp.broadcast_to(jnp.asarray(_STILL), move.shape), move
+
+
+def _nearest(x: Shaped[Array, "h w c"], rows: jax.Array, columns: jax.Array, steps: jax.Array) -> jax.Array:
+    place = steps[0] + jnp.round(rows).astype(jnp.int32) * steps[1] + jnp.round(columns).astype(jnp.int32) * steps[2]
     return x.reshape(-1, x.shape[-1])[place]
 
 
-def _between(x: Float[Array, "h w c"], rows: jax.Array, columns: jax.Array) -> Float[Array, "h w c"]:
+def _between(x: Float[Array, "h w c"], rows: jax.Array, columns: jax.Array, steps: jax.Array) -> jax.Array:
     h, w, c = x.shape
     flat = x.reshape(-1, c)
     top, left = jnp.floor(rows).astype(jnp.int32), jnp.floor(columns).astype(jnp.int32)
     fy, fx = (rows - top).astype(x.dtype)[..., None], (columns - left).astype(x.dtype)[..., None]
-    bottom, right = jnp.minimum(top + 1, h - 1) * w, jnp.minimum(left + 1, w - 1)
-    top = top * w
+    bottom, right = jnp.minimum(top + 1, h - 1) * steps[1], jnp.minimum(left + 1, w - 1) * steps[2]
+    top, left = steps[0] + top * steps[1], left * steps[2]
+    bottom = steps[0] + bottom
     above = flat[top + left] * (1 - fx) + flat[top + right] * fx
     below = flat[bottom + left] * (1 - fx) + flat[bottom + right] * fx
     return above * (1 - fy) + below * fy
@@ -312,9 +350,10 @@ def applied(
     Returns:
         Images of the same shape.
     """
-    if not moves_pixels(group):
-        x = warped(x, residual_of(group, elements), nearest=nearest)
-    return moved(group, elements.index, x)
+    if moves_pixels(group):
+        return moved(group, elements.index, x)
+    still, move = _moves_of(group, elements, x, inverted=False)
+    return _warped(x, residual_of(group, elements), still, move, nearest=nearest)
 
 
 def unmoved(
@@ -333,5 +372,7 @@ def unmoved(
     Returns:
         Images of the same shape.
     """
-    x = moved(group, elements.index, x, inverted=True)
-    return x if moves_pixels(group) else warped(x, inverse_matrix(residual_of(group, elements)), nearest=nearest)
+    if moves_pixels(group):
+        return moved(group, elements.index, x, inverted=True)
+    still, move = _moves_of(group, elements, x, inverted=True)
+    return _warped(x, inverse_matrix(residual_of(group, elements)), move, still, nearest=nearest)

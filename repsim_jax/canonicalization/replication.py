@@ -1,22 +1,48 @@
 """What would equiadapt 0.1.2 have shown its network, and made of its image? Its conventions, for replication alone.
 
 It crops the middle, reduces it, pads it by half of its size with the border, turns that bilinearly, multiples of 90
-degrees too, and cuts the middle out again. For reflections its canonical form is none: it mirrors first and turns then,
-where its orbit turns first, so that the form of a turned image is another.
+degrees too, and cuts the middle out again. Gray images are neither cropped nor reduced nor padded, so that zeros come
+in at their corners. For reflections its canonical form is none: it mirrors first and turns then, where its orbit turns
+first, so that the form of a turned image is another.
+
+``Views(size, compat="equiadapt")`` makes a canonicalizer follow all of them.
 """
 
 import math
+import re
+from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from repsim_jax.canonicalization.actions import Images
 from repsim_jax.canonicalization.groups import Elements, Group
 from repsim_jax.canonicalization.planar import check_plane, factors, warped
 from repsim_jax.errors import BadArrayError
 
+# The published share of the side that is kept, and the only one that is used with ``compat``.
+CROP = 0.8
 
-def equiadapt_views(x: Float[Array, "b h w c"], *, crop: float = 0.8, size: int = 96) -> Float[Array, "b s s c"]:
+
+def check_equiadapt(group: Group) -> None:
+    """Refuses groups that it does not have.
+
+    Args:
+        group: What is to act.
+
+    Raises:
+        BadArrayError: If the group is not C_n or D_n.
+    """
+    if not re.fullmatch(r"[CD]\d+", group.name):
+        raise BadArrayError(
+            f"compat='equiadapt' has cyclic(n) and dihedral(n) alone, of which equiadapt 0.1.2 has energies: got "
+            f"{group.name}. Use Views() without compat."
+        )
+
+
+def equiadapt_views(x: Float[Array, "b h w c"], *, crop: float = CROP, size: int = 96) -> Float[Array, "b s s c"]:
     """What it makes of images before it turns them; gray ones stay as they are.
 
     Args:
@@ -43,23 +69,23 @@ def equiadapt_views(x: Float[Array, "b h w c"], *, crop: float = 0.8, size: int 
 
 
 def equiadapt_orbit(group: Group, views: Float[Array, "b s s c"]) -> Float[Array, "g b s s c"]:
-    """Its orbit: turned by minus the angle, and for reflections mirrored then. Gray images are not padded.
+    """Its orbit: turned by minus the angle, and for reflections mirrored then. Gray images get zeros in their corners.
 
     Args:
         group: C_n or D_n.
         views: From ``equiadapt_views``.
 
     Returns:
-        Views, element by element; up to interpolation they are those of ``Views.orbit``.
+        Views, element by element; of color ones, up to interpolation, those of ``Views.orbit`` without a mask.
 
     Raises:
         BadArrayError: If the group does not fit the images.
     """
     check_plane(group, views.shape[1], views.shape[2])
-    mirrored = factors(group).flips
-    num = group.order // 2 if mirrored.any() else group.order
-    turned = [_turned(views, group.matrices[i].T, padded=views.shape[-1] > 1) for i in range(num)]
-    flipped = [one[:, :, ::-1] for one in turned] if mirrored.any() else []
+    matrices, has_flips = jnp.asarray(group.matrices[: _num_turns(group)], views.dtype), _has_flips(group)
+    backwards = jnp.swapaxes(matrices, 1, 2)
+    turned = [_turned(views, jnp.broadcast_to(one, (len(views), 2, 2))) for one in backwards]
+    flipped = [one[:, :, ::-1] for one in turned] if has_flips else []
     return jnp.stack([*turned, *flipped])
 
 
@@ -79,23 +105,112 @@ def equiadapt_canonical(group: Group, elements: Elements, x: Float[Array, "b h w
     """
     check_plane(group, x.shape[1], x.shape[2])
     flips = jnp.asarray(factors(group).flips)
-    num = group.order // 2 if factors(group).flips.any() else group.order
     start = jnp.where(flips[elements.index][:, None, None, None], x[:, :, ::-1], x)
-    back = jnp.swapaxes(jnp.asarray(group.matrices[:num], x.dtype), 1, 2)[elements.index % num]
+    return _turned(start, jnp.swapaxes(_turns_of(group, elements, x.dtype), 1, 2))
+
+
+def equiadapt_restored(group: Group, elements: Elements, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+    """What it makes of a map that a model drew of canonical forms ("scalar"): turned back, with zeros in the corners.
+
+    Args:
+        group: C_n; what it does with reflections undoes nothing.
+        elements: One for each map.
+        x: Maps, square.
+
+    Returns:
+        Maps in the pose of the inputs.
+
+    Raises:
+        BadArrayError: If the group has reflections, or does not fit the maps.
+    """
+    check_plane(group, x.shape[1], x.shape[2])
+    check_undone(group)
+    return _turned(x, _turns_of(group, elements, x.dtype), mode="constant")
+
+
+def check_undone(group: Group) -> None:
+    """Refuses to undo what it does not undo.
+
+    Args:
+        group: C_n or D_n.
+
+    Raises:
+        BadArrayError: If the group has reflections.
+    """
+    if _has_flips(group):
+        raise BadArrayError(
+            f"compat='equiadapt' cannot turn outputs back for {group.name}: equiadapt 0.1.2 mirrors the images that it "
+            "should leave, and its canonical form is none. Use out_action=Trivial(), cyclic(n), or no compat."
+        )
+
+
+@dataclass(frozen=True)
+class EquiadaptImages(Images):
+    """Images as equiadapt 0.1.2 moves them: what ``Views(compat="equiadapt")`` makes of ``Images()``.
+
+    Differs:
+        From ``Images``: multiples of 90 degrees are interpolated, canonical forms of reflections depend on the pose of
+        the input, and outputs are turned back with zeros in their corners, or not at all for D_n.
+    """
+
+    def check(self, group: Group, x: Any) -> None:
+        """Refuses other groups, and what ``Images`` refuses.
+
+        Args:
+            group: C_n or D_n.
+            x: Images.
+
+        Raises:
+            BadArrayError: If it cannot act on them.
+        """
+        check_equiadapt(group)
+        super().check(group, x)
+
+    def act(self, group: Group, elements: Elements, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+        """Turns back what a model drew: ``equiadapt_restored``.
+
+        Args:
+            group: C_n.
+            elements: One for each image.
+            x: Images.
+
+        Returns:
+            Images.
+        """
+        return equiadapt_restored(group, elements, x)
+
+    def invert(self, group: Group, elements: Elements, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+        """Brings images into what it takes for their canonical form: ``equiadapt_canonical``.
+
+        Args:
+            group: C_n or D_n.
+            elements: One for each image.
+            x: Images.
+
+        Returns:
+            Images.
+        """
+        return equiadapt_canonical(group, elements, x)
+
+
+def _has_flips(group: Group) -> bool:
+    return bool(factors(group).flips.any())
+
+
+def _num_turns(group: Group) -> int:
+    return group.order // 2 if _has_flips(group) else group.order
+
+
+def _turns_of(group: Group, elements: Elements, dtype: Any) -> Float[Array, "b 2 2"]:
+    num = _num_turns(group)
+    return jnp.asarray(group.matrices[:num], dtype)[elements.index % num]
+
+
+def _turned(x: jax.Array, matrix: jax.Array, *, mode: str | None = None) -> jax.Array:
+    """Turns images that were padded by half of their size, with the border or, gray ones, with zeros."""
     size = x.shape[1]
-    pad = math.ceil(0.5 * size) if x.shape[-1] > 1 else 0
-    return _cut(warped(_padded(start, pad), back), pad, size)
-
-
-def _padded(x: jax.Array, pad: int) -> jax.Array:
-    return jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)), mode="edge")
-
-
-def _cut(x: jax.Array, pad: int, size: int) -> jax.Array:
-    return x[:, pad : pad + size, pad : pad + size]
-
-
-def _turned(x: jax.Array, matrix: object, *, padded: bool) -> jax.Array:
-    pad = math.ceil(0.5 * x.shape[1]) if padded else 0
-    every = jnp.broadcast_to(jnp.asarray(matrix, x.dtype), (len(x), 2, 2))
-    return _cut(warped(_padded(x, pad), every), pad, x.shape[1])
+    pad = math.ceil(0.5 * size)
+    wide = jnp.pad(
+        x, ((0, 0), (pad, pad), (pad, pad), (0, 0)), mode=mode or ("edge" if x.shape[-1] > 1 else "constant")
+    )
+    return warped(wide, matrix)[:, pad : pad + size, pad : pad + size]

@@ -10,7 +10,10 @@ from jaxtyping import Array, Float
 
 from repsim_jax.canonicalization.groups import Elements, Group
 from repsim_jax.canonicalization.planar import moves_pixels, orbit, unmoved
-from repsim_jax.errors import BadArrayError
+from repsim_jax.canonicalization.replication import check_equiadapt, equiadapt_orbit, equiadapt_views
+from repsim_jax.errors import BadArrayError, UnknownNameError
+
+COMPATS = ("equiadapt",)
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,14 @@ class Views:
         size: Pixels of the longer side, to which larger images are reduced; None keeps all.
         mask: Whether only the inscribed circle is seen, whose content no rotation changes, and zeros beyond; None:
             where the group interpolates.
+        compat: None, or "equiadapt" to replicate what was published with it: its views, its orbit and its canonical
+            forms, for C_n and D_n. Its size is 96 for classification and 128 for segmentation.
+
+    Differs:
+        From equiadapt 0.1.2, without ``compat``: nothing is cropped or padded, multiples of 90 degrees only move
+        pixels, canonical forms of reflections are the same for the whole orbit, and gray images are treated as color
+        ones. With it all of that is as there (``replication``); but angles pass no gradient of a task, outputs of D_n
+        cannot be turned back, and the network is yours.
 
     Source:
         Measured on photographs turned by 45 degrees, with an untrained network: the chosen element followed in 0.94 of
@@ -29,21 +40,41 @@ class Views:
 
     size: int | None = 64
     mask: bool | None = None
+    compat: str | None = None
 
     def __post_init__(self) -> None:
         if self.size is not None and (type(self.size) is not int or self.size < 1):
             raise BadArrayError(f"Views needs a whole size >= 1, or None for all pixels, got {self.size!r}.")
+        if self.compat is not None and self.compat not in COMPATS:
+            raise UnknownNameError.of("compat of Views", str(self.compat), COMPATS)
+        if self.compat is not None and (self.size is None or self.mask):
+            raise BadArrayError(f"Views with compat need a size, such as 96, and no mask: got {self}.")
 
-    def shape(self, height: int, width: int) -> tuple[int, int]:
+    def check(self, group: Group) -> None:
+        """Refuses groups that ``compat`` does not have.
+
+        Args:
+            group: What is to act.
+
+        Raises:
+            BadArrayError: If it is not C_n or D_n.
+        """
+        if self.compat is not None:
+            check_equiadapt(group)
+
+    def shape(self, height: int, width: int, channels: int = 3) -> tuple[int, int]:
         """Height and width of a view.
 
         Args:
             height: Of the image.
             width: Of the image.
+            channels: Of the image; ``compat`` leaves gray ones as they are, and enlarges small ones of color.
 
         Returns:
             Both, at least 1.
         """
+        if self.compat is not None and self.size is not None:
+            return (height, width) if channels == 1 else (self.size, self.size)
         if self.size is None or max(height, width) <= self.size:
             return height, width
         scale = self.size / max(height, width)
@@ -59,8 +90,15 @@ class Views:
             Smaller images, or the same.
         """
         b, h, w, c = x.shape
-        small = self.shape(h, w)
-        return x if small == (h, w) else jax.image.resize(x, (b, *small, c), "linear", antialias=True)
+        if self.compat is not None and self.size is not None:
+            return equiadapt_views(x, size=self.size)
+        small = self.shape(h, w, c)
+        if small == (h, w):
+            return x
+        if b == 1 or jax.default_backend() != "cpu":
+            return jax.image.resize(x, (b, *small, c), "linear", antialias=True)
+        # one image fits a processor's caches: half the time of 32 at once
+        return jax.lax.map(lambda one: jax.image.resize(one, (*small, c), "linear", antialias=True), x)
 
     def orbit(
         self, group: Group, reduced: Float[Array, "b i j c"], *, whole: Group | None = None
@@ -75,6 +113,8 @@ class Views:
         Returns:
             Views, element by element.
         """
+        if self.compat is not None:
+            return equiadapt_orbit(group, reduced)
         return self._masked(whole or group, orbit(group, reduced))
 
     def views(self, group: Group, elements: Elements, reduced: Float[Array, "b i j c"]) -> Float[Array, "b i j c"]:

@@ -17,6 +17,7 @@ from repsim_jax._compat import enable_x64, is_traced
 from repsim_jax.canonicalization.actions import Action, Trivial
 from repsim_jax.canonicalization.canonicalizers import Canonicalized
 from repsim_jax.canonicalization.groups import Elements, Group
+from repsim_jax.canonicalization.replication import EquiadaptImages, check_undone
 from repsim_jax.errors import BadArrayError, RepsimError
 from repsim_jax.kernels.models import as_model
 
@@ -60,12 +61,16 @@ def equivariant(
 
     Raises:
         RepsimError: If the model is none of these.
+        BadArrayError: If outputs are to be turned back for reflections of equiadapt's (``Views.compat``).
     """
     actions = in_action if isinstance(in_action, tuple) else (in_action or canonicalizer.action,)
     every = [*actions, *jax.tree.leaves(out_action)]
     wrong = [type(one).__name__ for one in every if not isinstance(one, Action)]
     if wrong:
         raise RepsimError(f"equivariant needs actions, such as Images(), Boxes(h, w) or Trivial(); got {wrong[0]}.")
+    undone = any(not isinstance(one, Trivial) for one in jax.tree.leaves(out_action))
+    if undone and isinstance(canonicalizer.action, EquiadaptImages):
+        check_undone(canonicalizer.group)
     return Equivariant(_callable(model, params, on_host), canonicalizer, actions, out_action, on_host)
 
 
