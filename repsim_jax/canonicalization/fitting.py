@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from repsim_jax.canonicalization.canonicalizers import Canonicalizer, checked, untrained, weighted_orbit
 from repsim_jax.canonicalization.energies import Apply, Reference
@@ -25,7 +25,8 @@ from repsim_jax.canonicalization.objectives import (
     entropy_loss,
     prior_loss,
 )
-from repsim_jax.canonicalization.planar import applied, unmoved
+from repsim_jax.canonicalization.planar import applied, moves_pixels, unmoved
+from repsim_jax.canonicalization.synchronizing import synchronized
 from repsim_jax.canonicalization.views import Views
 from repsim_jax.errors import BadArrayError
 from repsim_jax.kernels.models import as_model
@@ -46,6 +47,8 @@ class Recipe:
         learning_rate: The first.
         num_rounds: Of bootstrapping, for images that are not upright. Before each round but the first the images are
             realigned by what was learned so far, and are upright for the next.
+        num_neighbors: For images that are not upright: before the first round they are brought into line with so many
+            nearest others by ``synchronized``, and are upright for it too; 0 leaves them as they are.
         widths: Channels of the network's convolutions.
         num_outputs: Size of its vectors.
         learns_vector: Whether the reference vector is trained too.
@@ -58,15 +61,18 @@ class Recipe:
     batch_size: int = 128
     learning_rate: float = 2e-3
     num_rounds: int = 1
+    num_neighbors: int = 0
     widths: tuple[int, ...] = (16, 16, 16)
     num_outputs: int = 128
     learns_vector: bool = False
 
     def __post_init__(self) -> None:
         counts = (self.num_steps, self.batch_size, self.num_rounds, self.num_outputs)
-        if any(type(count) is not int or count < 1 for count in counts) or not 0 < self.learning_rate < float("inf"):
+        is_whole = all(type(count) is int for count in (*counts, self.num_neighbors))
+        if not is_whole or min(*counts, self.num_neighbors + 1) < 1 or not 0 < self.learning_rate < float("inf"):
             raise BadArrayError(
-                f"Recipe needs whole num_steps, batch_size, num_rounds and num_outputs >= 1, and a rate > 0: {self}."
+                "Recipe needs whole num_steps, batch_size, num_rounds and num_outputs >= 1, num_neighbors >= 0, and a "
+                f"rate > 0: {self}."
             )
 
 
@@ -161,16 +167,21 @@ def _rounds(
     key: jax.Array, parts: "_Parts", images: jax.Array, objective: Objective, recipe: Recipe, folder: Path | None,
     on_progress: Any,
 ) -> Fitted:  # fmt: skip
-    losses, aligned = [], images
+    losses, aligned = [], images if not recipe.num_neighbors else _in_line(parts.canonicalizer.group, images, recipe)
     for number in range(recipe.num_rounds):
         canonicalizer = parts.canonicalizer
         if number:
             aligned = jnp.concatenate([canonicalizer(part).canonical for part in _batches(images)])
-        posed = objective if number == 0 else _upright(objective)
+        posed = _upright(objective) if number or recipe.num_neighbors else objective
         keeper = RoundKeeper(folder, number)
         parts, found = _round(jax.random.fold_in(key, number), parts, aligned, posed, recipe, keeper, on_progress)
         losses.append(found)
     return _fitted(parts.canonicalizer, np.concatenate(losses), aligned)
+
+
+def _in_line(group: Group, images: jax.Array, recipe: Recipe) -> jax.Array:
+    places = synchronized(group, images, num_neighbors=recipe.num_neighbors)
+    return unmoved(group, group.elements(jnp.asarray(places), images.dtype), images)
 
 
 def _batches(images: jax.Array) -> list[jax.Array]:
@@ -270,11 +281,13 @@ class _Loss:
         objective = self.objective
         vector = state["vector"] if self.learns_vector else jax.lax.stop_gradient(state["vector"])
         energy = Reference(self.apply, state["params"], (), vector)
-        views = self.views.orbit(self.group, batch["views"])
+        key_poses, key = jax.random.split(key)
+        poses, shown = self._posed(key_poses, batch["views"])
+        views = self.views.orbit(self.group, shown)
         flat = views.reshape(-1, *views.shape[2:])
         vectors = energy.vectors(flat)
-        posed = vectors.reshape(self.group.order, len(batch["views"]), -1)
-        energies = energy.of_vectors(posed).T
+        posed = vectors.reshape(self.group.order, len(shown), -1)
+        energies = as_before(self.group, poses, energy.of_vectors(posed).T)
         total = jnp.zeros((), energies.dtype)
         if objective.prior_weight:
             prior = objective.prior_of(self.group)
@@ -291,6 +304,13 @@ class _Loss:
             total += objective.task_weight * self._of_task(state, batch, energies)
         return total
 
+    def _posed(self, key: jax.Array, views: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Each image in a pose of its own, and the poses."""
+        if not self.objective.random_poses or moves_pixels(self.group) or not self.group.is_closed:
+            return jnp.zeros(len(views), jnp.int32), views
+        poses = jax.random.randint(key, (len(views),), 0, self.group.order)
+        return poses, applied(self.group, self.group.elements(poses, views.dtype), views)
+
     def _there_and_back(self, key: jax.Array, flat: jax.Array) -> jax.Array:
         elements = self.group.elements(jax.random.randint(key, (len(flat),), 0, self.group.order), flat.dtype)
         return unmoved(self.group, elements, applied(self.group, elements, flat))
@@ -300,6 +320,20 @@ class _Loss:
         images = straight_through(self.group, batch["images"], energies, self.objective.temperature)
         logits = self.task.apply(jax.lax.stop_gradient(state["model"]), self.task.rest, images)
         return optax.softmax_cross_entropy_with_integer_labels(logits, batch["labels"]).mean()
+
+
+def as_before(group: Group, poses: Int[Array, " b"], energies: Float[Array, "b g"]) -> Float[Array, "b g"]:
+    r"""The energies of inputs, from those of the same inputs in other poses: of :math:`g` that of :math:`h g`.
+
+    Args:
+        group: Closed.
+        poses: Places of the elements h that were applied.
+        energies: Of the inputs h x.
+
+    Returns:
+        Those of x, up to interpolation.
+    """
+    return jnp.take_along_axis(energies, jnp.asarray(group.table)[poses], axis=1)
 
 
 def straight_through(

@@ -28,6 +28,12 @@ class Objective:
         artifact_weight: Of ``artifact_loss``: interpolation does not count. It encodes each view once more.
         task_weight: Of the loss of the model that is wrapped, on canonical forms; needs a model and labels.
         temperature: :math:`\tau` of the probabilities :math:`\propto \exp(-E / \tau)`; the paper's code has 1.
+        random_poses: Whether images are shown in random poses, with the prior moved along. Where a group interpolates,
+            poses between quarter turns are blurred, and a network that is shown upright images alone takes the sharp
+            one for the upright one. Where it moves pixels only, nothing changes, and nothing is done.
+
+    Differs:
+        Random poses are ours; the paper's code meets the same with ``artifact_weight``, at twice the cost.
     """
 
     prior_weight: float = 1.0
@@ -38,6 +44,7 @@ class Objective:
     artifact_weight: float = 0.0
     task_weight: float = 0.0
     temperature: float = 0.1
+    random_poses: bool = True
 
     def __post_init__(self) -> None:
         if self.contrast not in CONTRASTS:
@@ -71,7 +78,7 @@ class Objective:
 
 OURS = Objective()
 # The weights of the paper's code; its contrast, added twice there, is weighted once here.
-PAPER = Objective(prior_weight=100.0, contrast="dot", contrast_weight=1e-4, temperature=1.0)
+PAPER = Objective(prior_weight=100.0, contrast="dot", contrast_weight=1e-4, temperature=1.0, random_poses=False)
 # For data in any poses: let each image be sure, whatever of.
 UNALIGNED = Objective(prior_weight=0.0, entropy_weight=1.0)
 

@@ -13,6 +13,7 @@ from flax import nnx
 
 from repsim_jax import canonicalization as canon
 from repsim_jax.canonicalization.canonicalizers import orbit_energies
+from repsim_jax.canonicalization.fitting import as_before
 from repsim_jax.data import open_source
 from repsim_jax.encoders import ConvNet, ConvNetConfig
 from repsim_jax.errors import (
@@ -238,3 +239,12 @@ def test_elements_are_named_by_what_they_do():
     assert canon.element_names(canon.so3("tetrahedral"))[1] == "element 1"
     group = canon.cyclic(8)
     np.testing.assert_allclose(canon.turns_of(group.matrices).degrees, 45 * np.arange(8), atol=1e-9)
+
+
+def test_energies_of_posed_images_are_put_back_into_the_order_of_the_images_as_they_came(digits: np.ndarray):
+    canonicalizer = canon.untrained(KEY, digits.shape[1:], canon.dihedral(4), widths=(4,), num_outputs=8)
+    group, x = canonicalizer.group, digits[:8]
+    turned = canon.Images().act(group, group.elements(np.arange(8), np.float32), x)
+    found = as_before(group, np.arange(8), canonicalizer(turned).energies)
+    np.testing.assert_allclose(found, canonicalizer(x).energies, atol=1e-6)
+    assert not np.allclose(canonicalizer(turned).energies, found)
