@@ -67,7 +67,7 @@ def scored(key: jax.Array, x: np.ndarray, objective: str, folder: Path, steps: i
         steps: Updates.
 
     Returns:
-        Scores by the default curvature, damped by a tenth of its mean eigenvalue.
+        Scores by the default curvature and damping.
     """
     key_train, key_views, key_fit = jax.random.split(key, 3)
     augment, recipe = inf.ImageViews(), replace(RECIPE, num_steps=steps)
@@ -77,9 +77,7 @@ def scored(key: jax.Array, x: np.ndarray, objective: str, folder: Path, steps: i
     posed = inf.problem_of(found, NETWORK, train, objective, batch_size=BATCH_SIZE)
     curvature = inf.ekfac(key_fit, posed)
     own = {
-        mode: inf.self_influence(
-            key_fit, posed, curvature=curvature, mode=mode, damping=inf.Damping(0.1), view_groups=0
-        )
+        mode: inf.self_influence(key_fit, posed, curvature=curvature, mode=mode, view_groups=0)
         for mode in ("batch", "paper")
     }
     rows = [NETWORK.represent(found.params, jnp.asarray(part)) for part in np.array_split(x, -(-len(x) // 256))]

@@ -53,7 +53,7 @@ def scores_of(key: jax.Array, x: np.ndarray, steps: int) -> dict[str, np.ndarray
     train = inf.augmented(key_views, x, AUGMENT, num_views=NUM_VIEWS)
     posed = inf.problem_of(found, NETWORK, train, "simclr", batch_size=INFLUENCE_BATCH)
     curvature = inf.ekfac(key_fit, posed)
-    options = {"curvature": curvature, "damping": inf.Damping(0.1), "view_groups": 0}
+    options = {"curvature": curvature, "view_groups": 0}
     batch = inf.self_influence(key_fit, posed, **options)
     paper = inf.self_influence(key_fit, posed, mode="paper", **options)
     return {

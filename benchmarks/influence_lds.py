@@ -8,10 +8,9 @@ The columns: the linear datamodeling score (LDS), Spearman's correlation over su
 measured, averaged over queries; ``held_out`` is that of digits never trained on; ``leave_one_out`` is Spearman's
 correlation over examples; ``memorization`` is that of self-influence with how much less stable an example is in
 models that were trained without it (halves), and ``self`` with leaving out that one alone. The ceiling is what the
-expected outcome would reach against one training, found from trainings from other weights (records of before its move
-into ``repsim_jax.influence.verification`` hold that against the mean of two, c: of one it is c / sqrt(2 - c^2)).
-"own presence" knows nothing but whether a query is in the subset
-itself, and "leave-one-out itself" sums what was measured: how far examples act one by one at all.
+expected outcome would reach against one training, found from trainings from other weights.
+"own presence" knows nothing but whether a query is in the subset itself, and "leave-one-out itself" sums what was
+measured: how far examples act one by one at all.
 
 What was found (means of 3 seeds; exact curvature; the records have all). Being in the half or not ranks the
 stability of an example better than anything (0.72 to 0.85), so that ``lds_0.5`` tells little by itself: embeddings

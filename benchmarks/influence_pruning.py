@@ -88,7 +88,7 @@ def influence_of(key: jax.Array, found: inf.Pretrained, x: np.ndarray) -> np.nda
     key_views, key_fit = jax.random.split(key)
     train = inf.augmented(key_views, x, AUGMENT, num_views=NUM_VIEWS)
     posed = inf.problem_of(found, NETWORK, train, "simclr", batch_size=INFLUENCE_BATCH)
-    options = {"curvature": inf.ekfac(key_fit, posed), "damping": inf.Damping(0.1), "view_groups": 0}
+    options = {"curvature": inf.ekfac(key_fit, posed), "view_groups": 0}
     return inf.self_influence(key_fit, posed, **options).values
 
 
