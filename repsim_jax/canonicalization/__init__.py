@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     )
     from repsim_jax.canonicalization.searching import Search
     from repsim_jax.canonicalization.selection import Selection
+    from repsim_jax.canonicalization.synchronizing import synchronized
     from repsim_jax.canonicalization.views import Views
     from repsim_jax.canonicalization.wrapping import Answer, Equivariant, equivariant
 
@@ -152,6 +153,7 @@ _HOME = {
     "so2": "groups",
     "so3": "groups",
     "straight_through": "fitting",
+    "synchronized": "synchronizing",
     "turns_of": "naming",
     "untrained": "canonicalizers",
 }
@@ -239,6 +241,7 @@ __all__ = [
     "so2",
     "so3",
     "straight_through",
+    "synchronized",
     "turns_of",
     "untrained",
 ]

@@ -49,7 +49,13 @@ def fit(
         str, typer.Option(help="ours (upright images), paper (its weights), unaligned (images in any pose).")
     ] = "ours",
     steps: Annotated[int, typer.Option(min=1, help="Updates of each round.")] = 500,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds of realigning; 3 or more for unaligned images.")] = 1,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds, with images realigned before each but the first.")] = 1,
+    neighbors: Annotated[
+        int,
+        typer.Option(
+            min=0, help="For unaligned: first bring each image into line with so many most alike; 0 does not."
+        ),
+    ] = 10,
     batch_size: Annotated[int, typer.Option(min=1, help="Images of an update.")] = 128,
     learning_rate: Annotated[float, typer.Option(help="The first; it falls to zero.")] = 2e-3,
     view: Annotated[int, typer.Option(min=4, help="Longer side, in pixels, of what the network sees.")] = 64,
@@ -72,7 +78,7 @@ def fit(
     \b
     repsim canonicalize fit digits --out digits.canonical
     repsim canonicalize fit photographs/ --size 64 --group d4 --out photographs.canonical
-    repsim canonicalize fit scans.parquet --column jpeg --size 96 --objective unaligned --rounds 3 --out scans.canonical
+    repsim canonicalize fit scans.parquet --column jpeg --size 96 --objective unaligned --out scans.canonical
     Then: repsim canonicalize report FOLDER, and repsim canonicalize apply FOLDER DATA
     """
     from repsim_jax import canonicalization as canon
@@ -88,7 +94,7 @@ def fit(
     options = {
         "data": content_of(data), "column": column, "id_column": id_column, "limit": limit, "size": size,
         "group": group, "objective": objective, "steps": steps, "rounds": rounds, "batch_size": batch_size,
-        "learning_rate": learning_rate, "view": view, "held_out": held_out, "seed": seed,
+        "learning_rate": learning_rate, "neighbors": neighbors, "view": view, "held_out": held_out, "seed": seed,
     }  # fmt: skip
     examples = images_of(options)
     train, _ = split(options, len(examples.ids))
@@ -129,9 +135,10 @@ def recipe_of(options: dict[str, Any], n: int) -> "Recipe":
     """How so many images are trained on."""
     from repsim_jax.canonicalization import Recipe
 
+    neighbors = options.get("neighbors", 0) if options["objective"] == "unaligned" else 0
     return Recipe(
         num_steps=options["steps"], batch_size=min(options["batch_size"], n), num_rounds=options["rounds"],
-        learning_rate=options["learning_rate"],
+        learning_rate=options["learning_rate"], num_neighbors=min(neighbors, n - 1),
     )  # fmt: skip
 
 

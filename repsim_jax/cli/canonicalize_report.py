@@ -208,29 +208,27 @@ def _itself(x: Any) -> Any:
 
 def small_classifier(key: "jax.Array", x: "np.ndarray", labels: "Sequence[int] | np.ndarray") -> Any:
     """A small convolutional network, trained on images in the pose in which they are."""
+    from functools import partial
+
     import jax
     import numpy as np
     import optax
-    from flax import nnx
 
+    from repsim_jax.canonicalization import ViewNetwork
     from repsim_jax.cli.bars import bar
-    from repsim_jax.encoders import ConvNet, ConvNetConfig
     from repsim_jax.training import train
 
-    config = ConvNetConfig(channels=x.shape[-1], num_outputs=int(np.max(labels)) + 1)
-    seed = int(jax.random.randint(key, (), 0, 2**31 - 1))
-    graph, params = nnx.split(ConvNet(config, rngs=nnx.Rngs(seed)))
+    network = ViewNetwork((x.shape[1], x.shape[2], x.shape[3]), (32, 64), int(np.max(labels)) + 1)
 
     def loss(params: Any, part: Any) -> jax.Array:
-        logits = nnx.merge(graph, params)(part[0])
-        return optax.softmax_cross_entropy_with_integer_labels(logits, part[1]).mean()
+        return optax.softmax_cross_entropy_with_integer_labels(network(params, (), part[0]), part[1]).mean()
 
     with bar("training a small classifier") as told:
         trained = train(
-            key, params, loss, (x, np.asarray(labels)), optimizer=optax.adam(3e-3), num_steps=_CLASSIFIER_STEPS,
-            batch_size=min(_CLASSIFIER_BATCH, len(x)), on_progress=told,
+            key, network.initial(key), loss, (x, np.asarray(labels)), optimizer=optax.adam(3e-3), on_progress=told,
+            num_steps=_CLASSIFIER_STEPS, batch_size=min(_CLASSIFIER_BATCH, len(x)),
         )  # fmt: skip
-    return nnx.merge(graph, trained.params)
+    return jax.jit(partial(network, trained.params, ()))
 
 
 def _refit(run: "Opened", train: "np.ndarray", held_out: "np.ndarray") -> Any:
