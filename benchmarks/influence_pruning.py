@@ -75,7 +75,7 @@ def probed(found: inf.Pretrained, sides: Any) -> float:
 
 
 def influence_of(key: jax.Array, found: inf.Pretrained, x: np.ndarray) -> np.ndarray:
-    """Self-influence by the default mode and curvature, damped by a tenth of its mean eigenvalue.
+    """Self-influence by the default mode, curvature and damping.
 
     Args:
         key: Random key.
