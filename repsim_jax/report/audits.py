@@ -196,6 +196,9 @@ class Audit(NamedTuple):
         truth: A check by training anew.
         slices: Tests of groups of examples.
         plan: What to gather more of, from ``influence.curation``; the most wanted kind first.
+        trained: Whether the model was trained on these examples by this objective; False where that is not known: then
+            no page says that it memorized them.
+        damping: With which the scores were computed, as a share of the mean eigenvalue; None where it is not told.
         skipped: {name: reason} of files that could not be read.
         title: Of the page.
         provenance: How the numbers came about, as label and text.
@@ -225,6 +228,8 @@ class Audit(NamedTuple):
     truth: Truth | None = None
     slices: "SliceTest | None" = None
     plan: "Sequence[Wish]" = ()
+    trained: bool = True
+    damping: float | None = None
     skipped: Mapping[str, str] = {}
     title: str = "Which training examples made this representation?"
     provenance: Mapping[str, str] = {}

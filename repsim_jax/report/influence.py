@@ -94,14 +94,15 @@ def audit_charts(audit: Audit) -> "list[Chart]":
     if audit.density is not None and audit.quadrants is not None:
         drawn.append(charts.quadrant_chart(audit))
     if audit.sweep is not None:
-        drawn.append(charts.sweep_chart(audit.sweep))
+        drawn.append(charts.sweep_chart(audit.sweep, audit.damping))
     if audit.truth is not None:
         drawn.append(charts.truth_chart(audit.truth))
     if audit.pruning is not None:
         drawn.append(charts.pruning_chart(**audit.pruning))
     if audit.slices is not None:
         one = audit.slices
-        drawn.append(charts.slices_chart(one.names.tolist(), one.means, one.intervals, one.p_values))
+        given = (one.names.tolist(), one.means, one.intervals, one.p_values)
+        drawn.append(charts.slices_chart(*given, trained=audit.trained))
     return drawn
 
 
@@ -281,9 +282,8 @@ def _meanings() -> dict[str, str]:
 
 
 def _lead(audit: Audit) -> str:
-    told = (
-        f"{len(audit.ids):,} examples were scored by how much the representation leans on each of them, without labels."
-    )
+    told = f"{len(audit.ids):,} examples were scored, without labels, by how much the representation "
+    told += "leans on each of them." if audit.trained else "would lean on each of them, had it been trained on them."
     if audit.duplicates is not None:
         count = len(audit.duplicates.groups)
         told += f" Of duplicates, {count:,} {'group was' if count == 1 else 'groups were'} found."

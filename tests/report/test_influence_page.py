@@ -26,7 +26,7 @@ from repsim_jax.report import (
     write_influence,
 )
 from repsim_jax.report.columns import columns_to_csv, read_columns, write_columns
-from repsim_jax.report.influence import honesty
+from repsim_jax.report.influence import audit_charts, honesty
 from repsim_jax.report.tiles import as_picture, thumbnail
 
 N = 60
@@ -123,6 +123,27 @@ def test_a_chapter_of_which_nothing_is_known_is_not_there(tmp_path: Path):
     for chapter in ("quadrants", "queries", "duplicates", "leaks", "retraining", "damping", "skipped"):
         assert f'id="{chapter}"' not in page
     assert "no image" in page
+
+
+def test_a_model_that_was_given_is_not_said_to_have_memorized(tmp_path: Path):
+    given = audit(trained=False, truth=None, quadrants=np.where(SPARSE > 0.5, "singular", "prototype"))
+    page = write_influence(given, tmp_path).read_text()
+    assert "memori" not in page
+    assert "The model was given" in page
+    for chart in audit_charts(given):
+        axes = chart.figure.axes[0]
+        assert "memori" not in chart.caption + axes.get_xlabel() + axes.get_ylabel()
+    known = audit()
+    assert "memorized" in write_influence(known, tmp_path).read_text()
+
+
+def test_a_sweep_is_compared_with_the_damping_that_was_chosen():
+    captions = [
+        next(one.caption for one in audit_charts(audit(damping=damping)) if one.stem == "damping")
+        for damping in (0.012, None)
+    ]
+    assert "beside 0.01." in captions[0]
+    assert "beside 0.1." in captions[1]
 
 
 def test_highest_and_lowest_are_what_they_are_called(written: Path):
