@@ -62,6 +62,6 @@ def checked_damping(damping: Damping) -> Damping:
     if not np.isfinite(parts).all() or (parts < 0).any() or not parts.any():
         raise BadArrayError(
             "influence needs damping of finite parts >= 0 that are not both zero, since curvature is singular: got "
-            f"relative={damping.relative!r}, absolute={damping.absolute!r}. The default is Damping(relative=0.1)."
+            f"relative={damping.relative!r}, absolute={damping.absolute!r}. The default is {Damping()}."
         )
     return damping

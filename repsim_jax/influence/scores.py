@@ -224,8 +224,11 @@ def grouped(n: int, measurement: Measurement) -> np.ndarray:
         (m, g) numbers of queries.
 
     Raises:
-        BadArrayError: If queries do not divide.
+        BadArrayError: If queries do not divide, or are too few for the measurement.
     """
+    fewest = getattr(measurement, "fewest", 1)
+    if n < fewest:
+        raise BadArrayError(f"{type(measurement).__name__} is of at least {fewest} queries, got {n}.")
     size = measurement.num_queries or n
     if n % size:
         raise BadArrayError(f"{type(measurement).__name__} is of {size} queries at a time: {n} queries do not divide.")

@@ -53,6 +53,7 @@ def test_the_example_comes_first_and_its_views_follow():
     ("call", "match"),
     [
         (lambda: augmented(KEY, X, noise, num_views=1), "num_views >= 2"),
+        (lambda: augmented(KEY, X, "noise"), "needs a function augment"),  # pyright: ignore[reportArgumentType]
         (lambda: augmented(KEY, X, noise, ids=[1, 2]), "one id for each of 12"),
         (lambda: augmented(KEY, X, lambda key, x: x[:2]), "keep the shape"),
         (lambda: augmented(KEY, np.full((3, 2), np.nan), noise), "x holds NaN or infinity in 3 rows"),

@@ -27,6 +27,7 @@ from repsim_jax.influence import (
     SimCLR,
     SimSiam,
     Stability,
+    Uniformity,
     VICReg,
     dense,
     ekfac,
@@ -260,6 +261,8 @@ def test_queries_that_do_not_fit_are_refused():
         influence(KEY, posed, with_views(X[:, :4], X[:, None, :4] + np.ones((N, 2, 1))), curvature=Identity())
     with pytest.raises(BadArrayError, match="11 queries do not divide"):
         influence(KEY, posed, examples(slice(11)), curvature=Identity(), measurement=Distance())
+    with pytest.raises(BadArrayError, match="Uniformity is of at least 2 queries, got 1"):
+        influence(KEY, posed, examples(slice(1)), curvature=Identity(), measurement=Uniformity())
 
 
 def test_a_value_that_is_not_finite_is_named():
