@@ -19,12 +19,15 @@ if TYPE_CHECKING:
 VERIFICATION_FILE = "verification.json"
 # Below this many examples there are no kinds of them to speak of.
 _FEWEST_FOR_PLAN = 40
-_HELD_OUT = 32
+_EXAMPLES, _FEWEST, _HELD_OUT = 96, 8, 32
 
 
 def verify(
     run: RunFolder,
-    examples: Annotated[int, typer.Option(min=8, help="Examples of the data that take part, drawn at random.")] = 96,
+    examples: Annotated[
+        int | None,
+        typer.Option(min=8, help="Examples of the data that take part, drawn at random. [96, or 3/4 of few]"),
+    ] = None,
     subsets: Annotated[int, typer.Option(min=6, help="Random halves of them that are trained on.")] = 48,
     held_out: Annotated[
         int | None,
@@ -63,20 +66,26 @@ def verify(
             "verify trains anew, and this run's model was given (--model). Check the method on a run without it, or in "
             "Python: influence.retrained with your own training."
         )
-    left = len(opened.examples.ids) - examples
-    if left < (held_out or 0):
-        raise RepsimError(
-            f"--examples {examples} and --held-out {held_out or 0} are more than the run has "
-            f"({len(opened.examples.ids)}). Lower them."
-        )
-    asked = {"examples": examples, "subsets": subsets, "steps": steps,
-             "held_out": min(_HELD_OUT, left) if held_out is None else held_out}  # fmt: skip
+    asked = {**_parts(len(opened.examples.ids), examples, held_out), "subsets": subsets, "steps": steps}
     told = document(_verified(opened, asked, seeds), asked, opened.fingerprints)
     replace_file(run / VERIFICATION_FILE, (json.dumps(told, indent=1, allow_nan=False) + "\n").encode())
     if as_json:
         typer.echo(json.dumps(told, allow_nan=False))
         return
     _tell(told)
+
+
+def _parts(total: int, examples: int | None, held_out: int | None) -> dict[str, int]:
+    """How many examples are trained on, and how many of the others are asked for."""
+    from repsim_jax.errors import RepsimError
+
+    trained = min(_EXAMPLES, max(_FEWEST, round(0.75 * total))) if examples is None else examples
+    left = total - trained
+    if left < (held_out or 0):
+        raise RepsimError(
+            f"--examples {trained} and --held-out {held_out or 0} are more than the run has ({total}). Lower them."
+        )
+    return {"examples": trained, "held_out": min(_HELD_OUT, left) if held_out is None else held_out}
 
 
 def _tell(told: dict[str, Any]) -> None:
