@@ -111,7 +111,7 @@ def _readable(source: "Source", size: int | None) -> "tuple[list[np.ndarray], li
 def _short(error: Exception, name: str) -> str:
     """What is wrong, without the path that stands beside it."""
     told = getattr(error, "reason", None) or str(error)
-    return str(told).removeprefix(f"{name}: ").replace(" (--skip-bad)", "")
+    return str(told).removeprefix(f"{name}: ").replace(", or skip bad examples (--skip-bad)", "")
 
 
 def _check_shapes(raw: "list[np.ndarray]", ids: list[str], taker: str) -> None:
@@ -198,7 +198,10 @@ def views_of(spec: str | None, x: "np.ndarray") -> Any:
     if spec == "images":
         return ImageViews(low=low, high=high) if high > low else ImageViews()
     if ":" in spec:
-        return named_model(spec)
+        found = named_model(spec)
+        if callable(found):
+            return found
+        raise BadArrayError(f"--views {spec}: the factory must return augment(key, x), got {type(found).__name__}.")
     raise UnknownNameError.of("augmentation (or module:factory)", spec, ("digits", "images"))
 
 

@@ -40,6 +40,7 @@ def pruned(
             "influence.curation.pruning_curve with your own training."
         )
     shares, arms = _shares(drops), _arms(methods)
+    _check_left(len(run.examples.ids), shares[-1])
     classes = None if labels is None else _labels(run, labels)
     told = {
         "drops": shares, "arms": [list(arm) for arm in arms], "steps": steps, "redundant": sorted(map(int, redundant)),
@@ -74,6 +75,18 @@ def _shares(drops: str) -> list[float]:
     if not all(0 < one < 1 for one in found):
         raise RepsimError(f"--drops takes shares between 0 and 1, got {drops!r}.")
     return found
+
+
+def _check_left(n: int, share: float) -> None:
+    """Before the first training, not after it."""
+    from repsim_jax.errors import RepsimError
+
+    pool = n - round(_TEST_SHARE * n)
+    if round((1 - share) * pool) < 2:
+        raise RepsimError(
+            f"--drops {share:g} leaves fewer than two of the {pool} examples that are selected from (a quarter of the "
+            f"{n} is set aside). Lower it."
+        )
 
 
 def _arms(methods: str | None) -> Any:
