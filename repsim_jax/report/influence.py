@@ -27,6 +27,8 @@ SCHEMA = "repsim.influence/1"
 # What a page shows at most, so that it opens at once whatever the number of examples.
 _EXTREMES, _RARE, _QUERIES, _GROUPS, _COPIES, _OF_QUADRANT, _LEAKS, _FILES = 18, 18, 12, 24, 6, 9, 24, 200
 _FIRST_SHARE = 0.05
+# Above it more of what tells examples apart may be noise of the views than is not.
+_NOISY = 0.5
 _WISHES = 8
 _CHARTS = ("self-influence", "quadrants", "damping", "retraining", "pruning", "slices")
 _TERMINAL_ROWS = 5
@@ -134,12 +136,38 @@ def honesty(audit: Audit) -> list[tuple[str, str]]:
         text = f"self-influence and sparseness correlate by {both:.2f} (Spearman, n = {len(audit.ids):,}); of the "
         text += f"{first:,} highest by one, {len(alike):,} are among the {first:,} highest by the other"
         told.append(("influence is not outlierness", text))
-    if audit.standard_errors is not None and (audit.self_influence != 0).any():
-        noise = np.square(audit.standard_errors).mean() / max(np.var(audit.self_influence), 1e-300)
+    noise = _noise(audit)
+    if noise is not None:
         told.append(("noise", f"squared standard errors are {100 * noise:.1f} % of the variance of self-influence"))
     if audit.checkpoints is not None:
         told.append(("one training", _over_training(audit.checkpoints)))
     return told
+
+
+def caution(audit: Audit) -> str | None:
+    """A warning where single values of self-influence say little.
+
+    Args:
+        audit: All that was found out.
+
+    Returns:
+        It, in words; None where there is no reason.
+    """
+    noise = _noise(audit)
+    if noise is None or noise < _NOISY:
+        return None
+    return (
+        f"Mostly noise: the squared standard errors of self-influence are {100 * noise:.0f} % of its variance, so "
+        "which example is above which hangs on the views that were drawn. Fit with more --num-views before single "
+        "examples are judged by it."
+    )
+
+
+def _noise(audit: Audit) -> float | None:
+    """Squared standard errors of self-influence, as a share of its variance."""
+    if audit.standard_errors is None or not (audit.self_influence != 0).any():
+        return None
+    return float(np.square(audit.standard_errors).mean() / max(np.var(audit.self_influence), 1e-300))
 
 
 def _over_training(one: Checkpoints) -> str:
@@ -178,6 +206,7 @@ def influence_to_json(audit: Audit) -> dict[str, Any]:
         "highest": named(order[:_EXTREMES]),
         "lowest": named(order[::-1][:_EXTREMES]),
         "honesty": dict(honesty(audit)),
+        "caution": caution(audit),
         "skipped": dict(audit.skipped),
         "provenance": dict(audit.provenance),
     }
@@ -235,7 +264,8 @@ def influence_summary(audit: Audit) -> "Group":
         )
         table.add_row(*map(styled, told))
     table.caption = f"the {few} highest and the {few} lowest of {len(order):,}"
-    return Group(table, *(styled(f"{label}: {text}") for label, text in honesty(audit)))
+    warned = [] if caution(audit) is None else [styled(f"! {caution(audit)}")]
+    return Group(table, *warned, *(styled(f"{label}: {text}") for label, text in honesty(audit)))
 
 
 def _page(audit: Audit, drawn: dict[str, Picture], names: list[str]) -> str:
@@ -265,6 +295,7 @@ def _page(audit: Audit, drawn: dict[str, Picture], names: list[str]) -> str:
         wishes=[(one, tiles.scored(audit, one.shown[:_OF_QUADRANT])) for one in audit.plan[:_WISHES]],
         queries=[_query(audit, one) for one in audit.queries[:_QUERIES]],
         honesty=honesty(audit),
+        caution=caution(audit),
         skipped=[(shorten(name, 80), reason) for name, reason in list(audit.skipped.items())[:_FILES]],
         selection=_selection(audit),
         files=names,

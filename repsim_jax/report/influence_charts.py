@@ -21,6 +21,7 @@ _ROWS = 8  # of a picture without named rows, in units of the others
 _COLORS = (ACCENT, SECOND, "#5b5f97", WEAK, "#8c2f39", "#4f772d", "#b79f00", "#a05195")
 _MARKERS = ("o", "s")
 _MOST_DOTS = 4000
+_WIDE = 30  # times the median: where some are larger, a straight axis would press the others together
 
 
 def spread_chart(audit: Audit) -> Chart:
@@ -81,12 +82,15 @@ def quadrant_chart(audit: Audit) -> Chart:
             count = int((np.asarray(audit.quadrants) == name).sum())
             x, y = audit.density[inside], audit.self_influence[inside]
             axes.plot(x, y, ".", color=color, ms=3.5, alpha=0.6, label=drawable(f"{name}: {count:,}"))
-        low = np.quantile(audit.self_influence, 0.01)
-        axes.set_yscale("symlog", linthresh=max(abs(low), np.abs(audit.self_influence).max() * 1e-3, 1e-30))
-        axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+        low, top = abs(np.quantile(audit.self_influence, 0.01)), np.abs(audit.self_influence).max()
+        bent = top > _WIDE * np.median(np.abs(audit.self_influence))
+        if bent:
+            axes.set_yscale("symlog", linthresh=max(low, top * 1e-3, 1e-30))
+            axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
         axes.set_xlabel("cosine distance to the nearest others (right: sparse)", color=LIGHT.muted)
         told = "up: memorized" if audit.trained else "up: training would move it"
-        axes.set_ylabel(f"self-influence ({told})", color=LIGHT.muted)
+        scale = "\nlogarithmic, but around zero" if bent else ""
+        axes.set_ylabel(f"self-influence ({told}){scale}", color=LIGHT.muted)
         axes.grid(color=LIGHT.muted, alpha=0.2, lw=0.6)
         place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.13), "ncols": len(names)}
         axes.legend(fontsize=7, frameon=False, labelcolor=LIGHT.ink, markerscale=2, **place)
@@ -120,7 +124,8 @@ def sweep_chart(sweep: "DampingSweep", damping: float | None = None) -> Chart:
         axes.set_xlabel("damping, as a share of the mean eigenvalue", color=LIGHT.muted)
         axes.set_ylabel("Spearman's correlation\n(higher: firmer)", color=LIGHT.muted)
         axes.grid(color=LIGHT.muted, alpha=0.2, lw=0.6)
-        axes.legend(fontsize=7, frameon=False, labelcolor=LIGHT.ink, loc="lower right")
+        place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16), "ncols": 2}
+        axes.legend(fontsize=7, frameon=False, labelcolor=LIGHT.ink, **place)
     lowest = float(np.min(sweep.agreement[middle]))
     caption = (
         f"Self-influence is ranked alike, with a correlation of {number(lowest, 2)} or more, over all of these "

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from browser import BINARY, Browser
 from comparisons import HOSTILE
+from rich.console import Console
 
 from repsim_jax.errors import CorruptFileError, FileError
 from repsim_jax.influence.curation import Duplicates, Leaks, SliceTest, Wish
@@ -26,7 +27,7 @@ from repsim_jax.report import (
     write_influence,
 )
 from repsim_jax.report.columns import columns_to_csv, read_columns, write_columns
-from repsim_jax.report.influence import audit_charts, honesty
+from repsim_jax.report.influence import audit_charts, caution, honesty
 from repsim_jax.report.tiles import as_picture, thumbnail
 
 N = 60
@@ -135,6 +136,27 @@ def test_a_model_that_was_given_is_not_said_to_have_memorized(tmp_path: Path):
         assert "memori" not in chart.caption + axes.get_xlabel() + axes.get_ylabel()
     known = audit()
     assert "memorized" in write_influence(known, tmp_path).read_text()
+
+
+def test_self_influence_that_is_mostly_noise_is_told_so(tmp_path: Path):
+    assert caution(audit()) is None
+    noisy = audit(standard_errors=np.full(N, 21.3))
+    page = write_influence(noisy, tmp_path).read_text()
+    assert "<strong>Mostly noise" in page
+    assert "± 20<" in page
+    assert "--num-views" in str(influence_to_json(noisy)["caution"])
+    with io.StringIO() as told:
+        Console(file=told, width=300).print(influence_summary(noisy))
+        assert "! Mostly noise" in told.getvalue()
+
+
+def test_only_a_wide_range_is_drawn_with_a_logarithm():
+    scales = [
+        next(one for one in audit_charts(audit()._replace(self_influence=values)) if one.stem == "quadrants")
+        .figure.axes[0].get_yscale()
+        for values in (VALUES, np.r_[VALUES[:-1], 1e3])
+    ]  # fmt: skip
+    assert scales == ["linear", "symlog"]
 
 
 def test_a_sweep_is_compared_with_the_damping_that_was_chosen():
