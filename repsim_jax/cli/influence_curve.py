@@ -220,10 +220,14 @@ def tell_curve(run: "Run", *, as_json: bool) -> None:
         cells = [f"{one.mean():.1f}{_error(one)}" for one in values]
         typer.echo(f"{name:>30}: {'  '.join(f'{cell:>16}' for cell in cells)}")
     if random is not None and len(whole) > 1:
-        gains = {name: (values - random).mean(1) for name, values in found["curves"].items() if name != "random"}
+        gains = {name: (values - random).mean(0) for name, values in found["curves"].items() if name != "random"}
         best = max(gains, key=lambda name: float(np.mean(gains[name])), default=None)
         if best is not None:
-            typer.echo(f"most above random: {best}, by {np.mean(gains[best]):+.1f} points, the mean over shares")
+            error = gains[best].std(ddof=1) / len(whole) ** 0.5
+            typer.echo(
+                f"most above random: {best}, by {gains[best].mean():+.1f} ± {error:.1f} points, mean over shares and "
+                f"its standard error over seeds, of the best of {len(gains)}"
+            )
 
 
 def _error(values: "np.ndarray") -> str:
