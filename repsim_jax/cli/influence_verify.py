@@ -20,6 +20,8 @@ VERIFICATION_FILE = "verification.json"
 # Below this many examples there are no kinds of them to speak of.
 _FEWEST_FOR_PLAN = 40
 _EXAMPLES, _FEWEST, _HELD_OUT = 96, 8, 32
+# As the run itself is trained; with more of them a network hardly learns to keep the rest apart, and thrice as long.
+_VIEWS = 2
 
 
 def verify(
@@ -96,6 +98,9 @@ def _tell(told: dict[str, Any]) -> None:
         typer.echo(f"{one['name']:>32}: {'; '.join(parts)}")
     others = "" if told["held_out_ceiling"] is None else f"; never trained on {told['held_out_ceiling']:.2f}"
     typer.echo(f"{'ceiling':>32}: LDS {told['ceiling']:.2f}{others}")
+    for one in told["verdicts"]:
+        if one["memorization"] is not None and one["low"] <= 0:
+            typer.echo(f"! {one['name']} foretells no better than chance here: do not lean on its scores of this run")
     typer.echo(told["told"])
 
 
@@ -120,7 +125,7 @@ def _verified(run: "Run", asked: dict[str, int], seeds: int) -> "list[dict[str, 
         optax.add_decayed_weights(1e-3), optax.scale_by_adam(eps_root=1e-12),
         optax.scale_by_learning_rate(optax.cosine_decay_schedule(1e-2, steps)),
     )  # fmt: skip
-    stamp = {**run.fingerprints, "damping": run.options["damping"], "verify": asked,
+    stamp = {**run.fingerprints, "damping": run.options["damping"], "verify": asked, "views_per_step": _VIEWS,
              "curvature": curvature_digest(run)}  # fmt: skip
     found = []
     with Shards(run.folder / SHARDS, stamp) as kept:
@@ -143,7 +148,6 @@ def _seed(run: "Run", asked: dict[str, int], seed: int, optimizer: Any, told: An
     key_rows, key_init, key_fit, key_verify = jax.random.split(key, 4)
     count, others = asked["examples"], asked["held_out"]
     rows = np.asarray(jax.random.permutation(key_rows, len(run.examples.ids)))
-    # two views in training: with more of them a network hardly learns to keep the rest apart
     start = influence.problem(
         run.network.embed, run.network.initial(key_init), run.posed.train.rows(np.sort(rows[:count])),
         objective=_untargeted(run.posed.objective), represent=run.network.represent, batch_size=count,
@@ -153,7 +157,7 @@ def _seed(run: "Run", asked: dict[str, int], seed: int, optimizer: Any, told: An
         key_verify, start, fits={kind: lambda posed: fitted(key_fit, posed, run.options)}, damping=run.damping(),
         held_out=run.posed.train.rows(np.sort(rows[count : count + others])) if others else None,
         initial=run.network.initial, optimizer=optimizer, num_steps=asked["steps"], num_subsets=asked["subsets"],
-        on_progress=told,
+        views_per_step=_VIEWS, on_progress=told,
     )  # fmt: skip
     ends = lambda scores: np.asarray([[one.value, *one.interval] for one in scores]).reshape(len(scores), 3)  # noqa: E731
     ceilings = [np.nan if one is None else one for one in (found.ceiling, found.held_out_ceiling)]
