@@ -46,7 +46,8 @@ def audit_of(run: "Run") -> "Audit":
     return Audit(
         ids=run.examples.ids, self_influence=found["self_influence"], picture=run.examples.picture,
         labels=None if run.examples.labels is None else run.examples.labels.tolist(), skipped=run.examples.skipped,
-        trained=run.trained, damping=run.options["damping"], provenance={"mode": mode} | _provenance(run), **known,
+        trained=run.trained, damping=run.options["damping"], mode=mode,
+        provenance={"mode": mode} | _provenance(run), **known,
     )  # fmt: skip
 
 

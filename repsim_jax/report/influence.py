@@ -10,7 +10,7 @@ import numpy as np
 
 from repsim_jax.report import influence_charts as charts
 from repsim_jax.report import tiles
-from repsim_jax.report.audits import Audit, Checkpoints, Ranked
+from repsim_jax.report.audits import Audit, Checkpoints, Ranked, of_scores
 from repsim_jax.report.columns import columns_to_csv, columns_to_parquet
 from repsim_jax.report.sheets import Picture, environment, picture_of, shortened, write_files
 from repsim_jax.report.tables import number
@@ -153,6 +153,12 @@ def caution(audit: Audit) -> str | None:
     Returns:
         It, in words; None where there is no reason.
     """
+    shown = None if audit.truth is None else of_scores(audit.truth, audit.mode)
+    if shown is not None and shown.low <= 0:
+        return (
+            f"Training anew does not bear these scores out: {shown.name} foretells no better than chance here "
+            f"(LDS {shown.score:.2f})."
+        )
     noise = _noise(audit)
     if noise is None or noise < _NOISY:
         return None
@@ -333,11 +339,10 @@ def _facts(audit: Audit) -> list[tuple[str, str]]:
     if audit.leaks is not None:
         facts.append(("leaks into the test set", f"{len(audit.leaks.pairs):,}"))
     if audit.truth is not None:
-        # what has no memorization is a baseline, not influence
-        judged = [one for one in audit.truth.verdicts if one.memorization is not None] or audit.truth.verdicts
-        facts.append(("retraining agrees, LDS", number(max(one.score for one in judged), 2)))
-        others = [one.held_out for one in judged if one.held_out is not None]
-        facts += [("of queries never trained on", number(max(others), 2))] if others else []
+        shown = of_scores(audit.truth, audit.mode)
+        facts += [] if shown is None else [("retraining agrees, LDS", number(shown.score, 2))]
+        if shown is not None and shown.held_out is not None:
+            facts.append(("of queries never trained on", number(shown.held_out, 2)))
     if audit.skipped:
         facts.append(("left out", f"{len(audit.skipped):,}"))
     return facts

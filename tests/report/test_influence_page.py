@@ -150,6 +150,18 @@ def test_self_influence_that_is_mostly_noise_is_told_so(tmp_path: Path):
         assert "! Mostly noise" in told.getvalue()
 
 
+def test_the_headline_is_of_the_scores_that_are_shown_and_not_of_the_best(tmp_path: Path):
+    both = Truth(
+        (*TRUTH.verdicts, Verdict("paper", 0.9, 0.8, 1.0, 0.2), Verdict("batch", -0.1, -0.2, 0.1, 0.1)), 1, "By."
+    )
+    best = write_influence(audit(truth=both, mode="paper"), tmp_path).read_text()
+    assert "<dt>retraining agrees, LDS</dt><dd>0.9</dd>" in best.replace("0.90", "0.9")
+    worst = audit(truth=both._replace(verdicts=both.verdicts[1:]), mode="batch")
+    page = write_influence(worst, tmp_path).read_text()
+    assert "<strong>Training anew does not bear these scores out: batch" in page
+    assert "LDS -0.10" in str(caution(worst))
+
+
 def test_only_a_wide_range_is_drawn_with_a_logarithm():
     scales = [
         next(one for one in audit_charts(audit()._replace(self_influence=values)) if one.stem == "quadrants")
