@@ -158,7 +158,7 @@ def _stacked(raw: "list[np.ndarray]", source: "Source", taker: str) -> "np.ndarr
 
 
 def _prepared(prepare: Any, raw: "list[np.ndarray]", ids: tuple[str, ...]) -> "np.ndarray":
-    """As a pretrained model takes them, in its own way."""
+    """As a pretrained model takes them, in its own way; images that stay bytes become [-1/2, 1/2], as everywhere."""
     import numpy as np
 
     from repsim_jax.errors import RepsimError
@@ -169,7 +169,9 @@ def _prepared(prepare: Any, raw: "list[np.ndarray]", ids: tuple[str, ...]) -> "n
         if not hasattr(inputs, "shape"):
             raise RepsimError("this model takes several arrays (such as token ids and a mask); influence takes one.")
         parts.append(np.asarray(inputs))
-    return np.concatenate(parts)
+    x = np.concatenate(parts)
+    # a model that prepares nothing itself: influence differentiates by numbers, not by bytes
+    return x.astype(np.float32) / 255 - 0.5 if x.dtype == np.uint8 else x
 
 
 def _picture(raw: "np.ndarray") -> "np.ndarray | None":

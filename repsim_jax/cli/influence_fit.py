@@ -33,8 +33,8 @@ def fit(
     model: Annotated[
         str | None,
         typer.Option(
-            help="A trained encoder: a built-in name (see `repsim models`), hf:FOLDER or module:factory. Without it a "
-            "small one is trained on the data."
+            help="A trained encoder: a built-in name (see `repsim models`), hf:FOLDER or module:factory. It gets "
+            "images as its own prepare makes them, or RGB in [-1/2, 1/2]. Without it a small one is trained."
         ),
     ] = None,
     objective: Annotated[
