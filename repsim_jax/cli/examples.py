@@ -111,7 +111,7 @@ def _readable(source: "Source", size: int | None) -> "tuple[list[np.ndarray], li
 def _short(error: Exception, name: str) -> str:
     """What is wrong, without the path that stands beside it."""
     told = getattr(error, "reason", None) or str(error)
-    return str(told).removeprefix(f"{name}: ").replace(" (--skip-bad)", "")
+    return str(told).removeprefix(f"{name}: ").replace(", or skip bad examples (--skip-bad)", "")
 
 
 def _check_shapes(raw: "list[np.ndarray]", ids: list[str], taker: str) -> None:
@@ -158,7 +158,7 @@ def _stacked(raw: "list[np.ndarray]", source: "Source", taker: str) -> "np.ndarr
 
 
 def _prepared(prepare: Any, raw: "list[np.ndarray]", ids: tuple[str, ...]) -> "np.ndarray":
-    """As a pretrained model takes them, in its own way."""
+    """As a pretrained model takes them, in its own way; images that stay bytes become [-1/2, 1/2], as everywhere."""
     import numpy as np
 
     from repsim_jax.errors import RepsimError
@@ -169,7 +169,9 @@ def _prepared(prepare: Any, raw: "list[np.ndarray]", ids: tuple[str, ...]) -> "n
         if not hasattr(inputs, "shape"):
             raise RepsimError("this model takes several arrays (such as token ids and a mask); influence takes one.")
         parts.append(np.asarray(inputs))
-    return np.concatenate(parts)
+    x = np.concatenate(parts)
+    # a model that prepares nothing itself: influence differentiates by numbers, not by bytes
+    return x.astype(np.float32) / 255 - 0.5 if x.dtype == np.uint8 else x
 
 
 def _picture(raw: "np.ndarray") -> "np.ndarray | None":
@@ -198,7 +200,10 @@ def views_of(spec: str | None, x: "np.ndarray") -> Any:
     if spec == "images":
         return ImageViews(low=low, high=high) if high > low else ImageViews()
     if ":" in spec:
-        return named_model(spec)
+        found = named_model(spec)
+        if callable(found):
+            return found
+        raise BadArrayError(f"--views {spec}: the factory must return augment(key, x), got {type(found).__name__}.")
     raise UnknownNameError.of("augmentation (or module:factory)", spec, ("digits", "images"))
 
 

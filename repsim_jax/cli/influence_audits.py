@@ -30,10 +30,9 @@ def audit_of(run: "Run") -> "Audit":
     """All that was found out in a run that has scores."""
     from repsim_jax.cli.influence_curve import read_pruning
     from repsim_jax.influence.stored import load_arrays
-    from repsim_jax.influence.sweeps import DampingSweep
     from repsim_jax.report.audits import Audit, Checkpoints
 
-    found = scores(run)
+    found, mode = scores(run), str(load_arrays(run.folder / "scores.npz")[1]["mode"])
     known: dict[str, Any] = {
         name: found.get(name) for name in ("standard_errors", "stability", "density", "quadrants", "rarity")
     }
@@ -41,28 +40,52 @@ def audit_of(run: "Run") -> "Audit":
         known["checkpoints"] = Checkpoints(
             *(found[f"checkpoint_{name}"] for name in ("steps", "means", "errors", "agreement"))
         )
-    if (run.folder / "sweep.npz").is_file():
-        known["sweep"] = DampingSweep(**load_arrays(run.folder / "sweep.npz")[0])
+    known |= _swept(run, mode)
     known |= _copies(run) | _selected(run) | read_pruning(run.folder, run.fingerprints) | _asked(run)
-    if (run.folder / "verification.json").is_file():
-        known["truth"] = truth_of(json.loads((run.folder / "verification.json").read_text(encoding="utf-8")))
+    known |= _verified(run)
     return Audit(
         ids=run.examples.ids, self_influence=found["self_influence"], picture=run.examples.picture,
         labels=None if run.examples.labels is None else run.examples.labels.tolist(), skipped=run.examples.skipped,
-        provenance=_provenance(run), **known,
+        trained=run.trained, damping=run.options["damping"], mode=mode,
+        provenance={"mode": mode} | _provenance(run), **known,
     )  # fmt: skip
+
+
+def _swept(run: "Run", mode: str) -> dict[str, Any]:
+    """The sweep, where it is of the scores that are shown."""
+    from repsim_jax.influence.stored import load_arrays
+    from repsim_jax.influence.sweeps import DampingSweep
+
+    path = run.folder / "sweep.npz"
+    if not path.is_file():
+        return {}
+    arrays, about = load_arrays(path)
+    same = about.get("mode") == mode and about.get("fingerprints", run.fingerprints) == run.fingerprints
+    return {"sweep": DampingSweep(**arrays)} if same else {}
+
+
+def _verified(run: "Run") -> "dict[str, Truth]":
+    """The check by training anew, where it is of this run."""
+    from repsim_jax.cli.influence_runs import read_record
+
+    path = run.folder / "verification.json"
+    if not path.is_file():
+        return {}
+    told = read_record(path, ("verdicts", "ceiling", "told", "fingerprints"))
+    return {"truth": truth_of(told)} if told["fingerprints"] == run.fingerprints else {}
 
 
 def _asked(run: "Run") -> dict[str, Any]:
     """Queries of the folder, with their pictures."""
     import numpy as np
 
+    from repsim_jax.cli.influence_runs import read_record
     from repsim_jax.report.audits import Ranked
 
     path = run.folder / "queries.json"
     if not path.is_file():
         return {}
-    told = json.loads(path.read_text(encoding="utf-8"))
+    told = read_record(path, ("measurement", "from_data", "ids", "source", "model", "queries"))
     if told["model"] != run.fingerprints["model"]:
         return {}
     arrays = ("helpful", "helpful_values", "harmful", "harmful_values")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 DUPLICATES_FILE, LEAKS_FILE, SELECTION_FILE = "duplicates.npz", "leaks.npz", "selection.json"
 _BY_SCORE = ("influence", "hard", "easy")
-_KEPT = "which copy stays: central, influence (the one that is memorized least), hard, easy or random"
+_KEPT = "which copy stays: central, influence (the one of the lowest self-influence), hard, easy or random"
 
 
 def dedup(
@@ -94,9 +94,12 @@ def _compared(
     from repsim_jax.cli.influence_runs import RUN_FILE, opened_run
     from repsim_jax.cli.messages import say
     from repsim_jax.cli.outs import check_writable
-    from repsim_jax.errors import BadArrayError
+    from repsim_jax.errors import BadArrayError, RepsimError
 
+    if out is not None:
+        check_writable(out)
     if (Path(run) / RUN_FILE).is_file():
+        _check_of_run(column=column, id_column=id_column, limit=limit)
         opened = opened_run(Path(run), data)
         examples, embeddings, key = opened.examples, opened.embeddings(), opened.key("copies")
         # which copy stays may hang on it
@@ -105,6 +108,10 @@ def _compared(
     else:
         folder = out or Path("repsim-dedup")
         check_writable(folder)
+        if keep in _BY_SCORE:
+            raise RepsimError(
+                f"--keep {keep} needs the scores of a run: give influence fit, then score, then dedup RUN."
+            )
         examples = read_examples(run, column=column, id_column=id_column, limit=limit, any_size=True)
         embeddings, own, key = None, None, jax.random.key(0)
         for one, reason in examples.skipped.items():
@@ -115,6 +122,15 @@ def _compared(
             raise BadArrayError(f"{examples.name} holds no images: fit a run first, whose embeddings are compared.")
         return folder, examples.ids, None, embeddings, own, key
     return folder, examples.ids, [np.asarray(one) for one in pictures], embeddings, own, key
+
+
+def _check_of_run(**given: Any) -> None:
+    """Refuses what says which data to read: a run knows its own."""
+    from repsim_jax.errors import RepsimError
+
+    named = [f"--{name.replace('_', '-')}" for name, value in given.items() if value is not None]
+    if named:
+        raise RepsimError(f"a run knows its data, and {' and '.join(named)} would be ignored. Leave it out.")
 
 
 def _write_duplicates(folder: Path, found: "Duplicates", dropped: "np.ndarray", ids: "Sequence[str]") -> None:
@@ -168,6 +184,7 @@ def leaks_into(
 
     from repsim_jax.cli.examples import content_of, read_examples
     from repsim_jax.cli.influence_runs import opened_run, preparation
+    from repsim_jax.errors import BadArrayError
     from repsim_jax.influence.curation import leaks
     from repsim_jax.influence.representing import representations
     from repsim_jax.influence.stored import save_arrays
@@ -183,6 +200,11 @@ def leaks_into(
         prepare = preparation(opened.options)
         size = None if prepare is not None else opened.options["size"]
         other = read_examples(test, size=size, prepare=prepare)
+        if other.x.shape[1:] != opened.examples.x.shape[1:]:
+            raise BadArrayError(
+                f"test examples have the shape {other.x.shape[1:]}, training examples {opened.examples.x.shape[1:]}. "
+                "Bring them to it, or fit with --size."
+            )
         of_test = representations(opened.posed, other.x)
     both = None if images is None else (images, [other.picture(row) for row in range(len(other.ids))])
     found = leaks(embeddings, of_test, images=both, threshold=threshold, false_share=false_share)
@@ -214,7 +236,8 @@ def read_leaks(folder: Path, ids: "Sequence[str]") -> dict[str, Any]:
     try:
         other = read_examples(about["test"], any_size=True)
         places = {one: row for row, one in enumerate(other.ids)}
-        picture = lambda k: other.picture(places[about["test_ids"][k]])  # noqa: E731
+        named = about["test_ids"]
+        picture = lambda k: other.picture(places[named[k]]) if named[k] in places else None  # noqa: E731
     except RepsimError:
         picture = lambda _: None  # noqa: E731 (moved away: named without a picture)
     return {"leaks": found, "leak_ids": about["test_ids"], "leak_picture": picture}
@@ -308,12 +331,13 @@ def read_selection(folder: Path, ids: "Sequence[str]") -> dict[str, Any]:
     """What ``select`` wrote, for an audit; nothing where it has not run, or ran on other examples."""
     import numpy as np
 
+    from repsim_jax.cli.influence_runs import read_record
     from repsim_jax.report.audits import Selection
 
     path = folder / SELECTION_FILE
     if not path.is_file():
         return {}
-    told = json.loads(path.read_text(encoding="utf-8"))
+    told = read_record(path, ("ids", "kept", "method"))
     return (
         {} if told["ids"] != _digest(ids) else {"selection": Selection(np.asarray(told["kept"], int), told["method"])}
     )

@@ -40,6 +40,7 @@ def pruned(
             "influence.curation.pruning_curve with your own training."
         )
     shares, arms = _shares(drops), _arms(methods)
+    _check_left(len(run.examples.ids), shares[-1])
     classes = None if labels is None else _labels(run, labels)
     told = {
         "drops": shares, "arms": [list(arm) for arm in arms], "steps": steps, "redundant": sorted(map(int, redundant)),
@@ -74,6 +75,18 @@ def _shares(drops: str) -> list[float]:
     if not all(0 < one < 1 for one in found):
         raise RepsimError(f"--drops takes shares between 0 and 1, got {drops!r}.")
     return found
+
+
+def _check_left(n: int, share: float) -> None:
+    """Before the first training, not after it."""
+    from repsim_jax.errors import RepsimError
+
+    pool = n - round(_TEST_SHARE * n)
+    if round((1 - share) * pool) < 2:
+        raise RepsimError(
+            f"--drops {share:g} leaves fewer than two of the {pool} examples that are selected from (a quarter of the "
+            f"{n} is set aside). Lower it."
+        )
 
 
 def _arms(methods: str | None) -> Any:
@@ -207,10 +220,14 @@ def tell_curve(run: "Run", *, as_json: bool) -> None:
         cells = [f"{one.mean():.1f}{_error(one)}" for one in values]
         typer.echo(f"{name:>30}: {'  '.join(f'{cell:>16}' for cell in cells)}")
     if random is not None and len(whole) > 1:
-        gains = {name: (values - random).mean(1) for name, values in found["curves"].items() if name != "random"}
+        gains = {name: (values - random).mean(0) for name, values in found["curves"].items() if name != "random"}
         best = max(gains, key=lambda name: float(np.mean(gains[name])), default=None)
         if best is not None:
-            typer.echo(f"most above random: {best}, by {np.mean(gains[best]):+.1f} points, the mean over shares")
+            error = gains[best].std(ddof=1) / len(whole) ** 0.5
+            typer.echo(
+                f"most above random: {best}, by {gains[best].mean():+.1f} ± {error:.1f} points, mean over shares and "
+                f"its standard error over seeds, of the best of {len(gains)}"
+            )
 
 
 def _error(values: "np.ndarray") -> str:

@@ -33,8 +33,8 @@ def fit(
     model: Annotated[
         str | None,
         typer.Option(
-            help="A trained encoder: a built-in name (see `repsim models`), hf:FOLDER or module:factory. Without it a "
-            "small one is trained on the data."
+            help="A trained encoder: a built-in name (see `repsim models`), hf:FOLDER or module:factory. It gets "
+            "images as its own prepare makes them, or RGB in [-1/2, 1/2]. Without it a small one is trained."
         ),
     ] = None,
     objective: Annotated[
@@ -90,9 +90,13 @@ def fit(
     from repsim_jax.cli.outs import check_writable
     from repsim_jax.cli.provenance import provenance
     from repsim_jax.influence.costs import CURVATURES
+    from repsim_jax.influence.damping import Damping, checked_damping
 
     check_writable(out)
     _check_names(objective, curvature, CURVATURES, of)
+    checked_damping(Damping(damping))
+    _check_layers(model, layers)
+    allowed = _free() if memory is None else parse_bytes(memory)
     options = {
         "data": content_of(data), "column": column, "id_column": id_column, "limit": limit, "size": size,
         "model": model, "objective": objective, "layers": layers, "views": views, "num_views": num_views,
@@ -100,10 +104,9 @@ def fit(
         "checkpoints": checkpoints, "curvature": curvature, "of": of, "damping": damping,
         "rank": rank or _RANKS.get(curvature), "samples": samples, "seed": seed,
     }  # fmt: skip
-    run = posed_run(out, options, provenance())
+    run = posed_run(out, options, provenance(), before=lambda posed: _check_memory(posed, options, allowed))
     tell_skipped(run)
     write_run(run)
-    _check_memory(run.posed, options, memory)
     fit_curvature(run)
     told = {"run": str(out), "examples": len(run.examples.ids), "skipped": run.examples.skipped,
             "parameters": run.posed.num_params(), "options": options, "fingerprints": run.fingerprints}  # fmt: skip
@@ -146,13 +149,28 @@ def tell_skipped(run: "Run") -> None:
         write_columns(run.folder, "skipped", {"id": np.asarray(names), "reason": np.asarray(reasons)})
 
 
-def _check_memory(posed: "Problem", options: dict[str, Any], memory: str | None) -> None:
+def _check_layers(model: str | None, layers: str | None) -> None:
+    """A filter that would be ignored, or that is none."""
+    import re
+
+    from repsim_jax.errors import RepsimError
+
+    if layers is None:
+        return
+    if model is None:
+        raise RepsimError("--layers chooses among the parameters of a --model, and none was given. Leave it out.")
+    try:
+        re.compile(layers)
+    except re.error as error:
+        raise RepsimError(f"--layers {layers!r} is no regular expression: {error}.") from error
+
+
+def _check_memory(posed: "Problem", options: dict[str, Any], allowed: int) -> None:
     """Refuses what would not fit, with the flag that would."""
     from repsim_jax.errors import RepsimError
     from repsim_jax.influence.costs import memory_of
 
     kind = options["curvature"]
-    allowed = _free() if memory is None else parse_bytes(memory)
 
     def needed(kind: str, block: int = 32) -> "Memory":
         # each has its own rank where it was not chosen for it
@@ -173,7 +191,8 @@ def _check_memory(posed: "Problem", options: dict[str, Any], memory: str | None)
             say(f"scores will need a smaller block: repsim influence score RUN --block {fitting[0]}")
             return
     others = [one for one in ("logra", "identity") if one != kind and needed(one, _BLOCKS[-1]).most <= allowed]
-    advice = f"--curvature {others[0]}" if others else "--layers with fewer parameters, or a smaller --batch-size"
+    fewer = "" if options["model"] is None else "--layers with fewer parameters, or "
+    advice = f"--curvature {others[0]}" if others else f"{fewer}a smaller --batch-size"
     raise RepsimError(
         f"{kind} of {posed.num_params():,} parameters needs about {_gib(need.most)}, and {_gib(allowed)} may be used. "
         f"Choose {advice}, or allow more: --memory {need.most / 2**30 + 0.1:.1f}G."

@@ -10,6 +10,8 @@ from repsim_jax.cli.influence import AsJson, Moved, RunFolder
 from repsim_jax.cli.influence_score import SHARDS, Block, Mode, curvature_digest
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from repsim_jax.cli.examples import Examples
     from repsim_jax.cli.influence_runs import Run
     from repsim_jax.influence import Measurement
@@ -82,7 +84,8 @@ def query(
         answers = _ranked(opened, asked, measurement, top=top, mode=mode, block=block)
     else:
         answers = searched(opened, asked, way, top=top, mode=mode, block=block)
-    _write_queries(opened, asked, answers, measurement, from_data=queries is None, source=(queries, column, id_column))
+    told = MEASURED[measurement] + ("" if mode == "batch" else f"; mode {mode}")
+    _write_queries(opened, asked, answers, told, from_data=queries is None, source=(queries, column, id_column))
     table = query_columns(opened.examples.ids, answers)
     write_columns(run, "queries", table)
     if as_json:
@@ -103,7 +106,7 @@ def _asked(
     from repsim_jax.cli.examples import read_examples
     from repsim_jax.cli.influence_runs import preparation
     from repsim_jax.cli.messages import say
-    from repsim_jax.errors import BadArrayError, RepsimError, UnknownNameError
+    from repsim_jax.errors import BadArrayError, RepsimError
 
     examples = run.examples
     if queries is not None:
@@ -122,11 +125,7 @@ def _asked(
         return found
     if rows is not None:
         places = {one: row for row, one in enumerate(examples.ids)}
-        asked = [one.strip() for one in rows.split(",")]
-        missing = [one for one in asked if one not in places]
-        if missing:
-            raise UnknownNameError.of("training example", missing[0], examples.ids)
-        chosen = np.asarray([places[one] for one in asked])
+        chosen = np.asarray([places[one] for one in _named(rows, places)])
     else:
         from repsim_jax.cli.influence_audits import scores
 
@@ -135,6 +134,21 @@ def _asked(
     return examples._replace(
         ids=ids, x=examples.x[chosen], picture=lambda k: examples.picture(int(chosen[k])), skipped={}
     )
+
+
+def _named(rows: str, known: "Mapping[str, int]") -> list[str]:
+    """Ids between commas; an id may hold commas itself, and the longest that is known is taken."""
+    from repsim_jax.errors import UnknownNameError
+
+    parts, found = rows.split(","), []
+    while parts:
+        ends = (end for end in range(len(parts), 0, -1) if ",".join(parts[:end]).strip() in known)
+        end = next(ends, None)
+        if end is None:
+            raise UnknownNameError.of("training example", parts[0].strip(), known)
+        found.append(",".join(parts[:end]).strip())
+        parts = parts[end:]
+    return found
 
 
 def _way(run: "Run", search: str, measurement: str) -> str:
@@ -252,7 +266,7 @@ def _write_queries(
     from repsim_jax.durable import replace_file
 
     told = {
-        "measurement": MEASURED[measurement], "from_data": from_data, "ids": list(asked.ids),
+        "measurement": measurement, "from_data": from_data, "ids": list(asked.ids),
         "source": [None if source[0] is None else content_of(source[0]), *source[1:]],
         "model": run.fingerprints["model"],
         "queries": [

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from repsim_jax.cli.seeds import key_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     import jax
 
     from repsim_jax.cli.examples import Examples
@@ -47,6 +49,11 @@ class Run(NamedTuple):
         """A random key of this run for one purpose."""
         return key_of(self.options["seed"], purpose)
 
+    @property
+    def trained(self) -> bool:
+        """Whether the model is known to be trained on these examples; of one that was given nobody can tell."""
+        return self.network is not None
+
     def damping(self) -> "Damping":
         """As it was chosen."""
         from repsim_jax.influence import Damping
@@ -66,10 +73,12 @@ class Run(NamedTuple):
         return representations(self.posed, self.examples.x)
 
 
-def posed_run(folder: Path, options: dict[str, Any], provenance: dict[str, Any]) -> Run:
+def posed_run(
+    folder: Path, options: dict[str, Any], provenance: dict[str, Any], before: "Callable[[Problem], None] | None" = None
+) -> Run:
     """Reads the data, trains the model or goes on with it, or loads it, and poses the problem.
 
-    A folder that holds another run is refused.
+    A folder that holds another run is refused. ``before`` may refuse the problem before its network is trained.
     """
     from repsim_jax import influence
     from repsim_jax.cli.examples import read_examples, views_of
@@ -85,7 +94,7 @@ def posed_run(folder: Path, options: dict[str, Any], provenance: dict[str, Any])
     )
     found = {"data": examples.fingerprint(), "augmentation": _views_fingerprint(train)}
     _check_same(folder, options, found)
-    posed, network, checkpoints = _posed(folder, options, loaded, examples, train, augment)
+    posed, network, checkpoints = _posed(folder, options, loaded, examples, train, augment, before)
     found["model"] = influence.fingerprint(posed.params)
     _check_same(folder, options, found)
     return Run(folder, options, examples, posed, network, augment, found, provenance, checkpoints)
@@ -130,6 +139,19 @@ def _read(folder: Path) -> dict[str, Any] | None:
             raise KeyError("schema")
     except (ValueError, KeyError, TypeError) as error:
         raise CorruptFileError(path, "is no record of an influence run. Choose another folder.") from error
+    return told
+
+
+def read_record(path: Path, needed: "Sequence[str]") -> dict[str, Any]:
+    """A JSON file of a run: what it tells, or which command writes it again."""
+    from repsim_jax.errors import CorruptFileError
+
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        if not set(needed) <= told.keys():
+            raise KeyError(*needed)
+    except (ValueError, KeyError, AttributeError) as error:
+        raise CorruptFileError(path, "is damaged or not ours. Delete it and compute it again.") from error
     return told
 
 
@@ -186,13 +208,13 @@ def _views_fingerprint(train: Any) -> str:
 
 
 def _posed(
-    folder: Path, options: dict[str, Any], loaded: Any, examples: "Examples", train: Any, augment: Any
+    folder: Path, options: dict[str, Any], loaded: Any, examples: "Examples", train: Any, augment: Any, before: Any
 ) -> "tuple[Problem, Any, tuple[Checkpoint, ...]]":
     from repsim_jax import influence
     from repsim_jax.influence.objectives import BarlowTwins, SimCLR, SpectralContrastive, VICReg
 
     if loaded is None:
-        return _trained(folder, options, examples, train, augment)
+        return _trained(folder, options, examples, train, augment, before)
     known = {"simclr": SimCLR, "barlow-twins": BarlowTwins, "vicreg": VICReg, "spectral": SpectralContrastive}
     if options["objective"] not in known:
         from repsim_jax.errors import RepsimError
@@ -206,17 +228,21 @@ def _posed(
         parts, params, train, objective=known[options["objective"]](), batch_size=options["batch_size"],
         params_filter=options["layers"],
     )  # fmt: skip
+    if before is not None:
+        before(posed)
     return posed, None, ()
 
 
 def _trained(
-    folder: Path, options: dict[str, Any], examples: "Examples", train: Any, augment: Any
+    folder: Path, options: dict[str, Any], examples: "Examples", train: Any, augment: Any, before: Any
 ) -> "tuple[Problem, Any, tuple[Checkpoint, ...]]":
     """Trains the run's own network, or goes on where it was stopped; a finished one is read."""
     from repsim_jax import influence
     from repsim_jax.cli.bars import bar
 
+    _check_different(examples)
     network = network_of(options, examples.x.shape[1:])
+    told = before is None or _asked_before(before, network, options, train)
     recipe = influence.Recipe(
         num_steps=options["steps"], batch_size=min(options["batch_size"], len(examples.ids)),
         learning_rate=options["learning_rate"],
@@ -227,7 +253,35 @@ def _trained(
             recipe=recipe, num_checkpoints=options["checkpoints"], folder=folder / CHECKPOINTS, on_progress=on_progress,
         )  # fmt: skip
     posed = influence.problem_of(trained, network, train, options["objective"], batch_size=options["batch_size"])
+    if before is not None and not told:
+        before(posed)
     return posed, network, trained.checkpoints
+
+
+def _asked_before(before: "Callable[[Problem], None]", network: Any, options: dict[str, Any], train: Any) -> bool:
+    """Lets the problem of first weights be refused; False where these cannot pose one, and only training may."""
+    from repsim_jax import influence
+    from repsim_jax.errors import BadArrayError
+
+    first = network.initial(key_of(options["seed"], "training"))
+    untrained = influence.Checkpoint(0, first, first if options["objective"] == "byol" else None)
+    try:
+        posed = influence.problem_of(untrained, network, train, options["objective"], batch_size=options["batch_size"])
+    except BadArrayError:
+        return False
+    before(posed)
+    return True
+
+
+def _check_different(examples: "Examples") -> None:
+    """Refuses what no training could tell apart, before the training."""
+    from repsim_jax.errors import BadArrayError
+
+    x = examples.x
+    if len(x) < 2:
+        raise BadArrayError(f"{examples.name} has one example that can be used; influence compares at least two.")
+    if (x == x[:1]).all():
+        raise BadArrayError(f"all {len(x)} examples of {examples.name} are equal: nothing can be learned from them.")
 
 
 def network_of(options: dict[str, Any], shape: tuple[int, ...]) -> Any:

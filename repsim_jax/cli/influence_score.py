@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from repsim_jax.cli.influence_runs import Run
 
 _NEIGHBORS = 10
+_VIEWS_OF_SWEEP = 4
+# Of the sweep, as multiples of the damping that was chosen.
+_AROUND = (0.1, 1.0, 10.0, 100.0, 1000.0)
 SHARDS, SWEEP_FILE = "shards", "sweep.npz"
 Mode = Annotated[str, typer.Option(help="batch (what training weighs) or paper (alignment on both sides).")]
 Block = Annotated[int, typer.Option(min=1, help="Examples whose gradients are held at once: memory falls with it.")]
@@ -65,10 +68,16 @@ def scores_of(run: "Run", *, mode: str = "batch", block: int = 32, sweep: bool =
     import numpy as np
 
     from repsim_jax.cli.bars import bar
+    from repsim_jax.errors import RepsimError
     from repsim_jax.influence import Shards, damping_sweep, self_influence
     from repsim_jax.influence.curation import density, quadrants
     from repsim_jax.influence.stored import save_arrays
 
+    if sweep and run.options["num_views"] < _VIEWS_OF_SWEEP:
+        raise RepsimError(
+            f"--sweep needs {_VIEWS_OF_SWEEP} views, two for each half, and this run has {run.options['num_views']}. "
+            f"Leave it out, or fit with --num-views {_VIEWS_OF_SWEEP}."
+        )
     curvature = run.curvature()
     stamp = {**run.fingerprints, "mode": mode, "damping": run.options["damping"], "curvature": curvature_digest(run)}
     options: dict[str, Any] = {"curvature": curvature, "mode": mode, "damping": run.damping(), "block": block}
@@ -78,7 +87,7 @@ def scores_of(run: "Run", *, mode: str = "batch", block: int = 32, sweep: bool =
     sparse: Any = density(embeddings, num_neighbors=min(_NEIGHBORS, len(embeddings) - 1))
     arrays = {
         "self_influence": found.values, "stability": found.measurements, "density": sparse,
-        "quadrants": np.asarray(quadrants(sparse, own).names).astype("U"),
+        "quadrants": np.asarray(quadrants(sparse, own, trained=run.trained).names).astype("U"),
         "rarity": rarity_of(run.examples.x, embeddings, own),
     }  # fmt: skip
     if found.standard_errors is not None:
@@ -87,10 +96,12 @@ def scores_of(run: "Run", *, mode: str = "batch", block: int = 32, sweep: bool =
         arrays |= over_training(run, stamp, options)
     save_arrays(run.folder / "scores.npz", arrays, {"mode": mode, "fingerprints": run.fingerprints})
     if sweep:
-        options.pop("damping")
+        chosen = options.pop("damping").relative
+        options["relative"] = [chosen * around for around in _AROUND]
         with bar("damping sweep") as told:
             swept = damping_sweep(run.key("batches"), run.posed, **options, on_progress=told)
-        save_arrays(run.folder / SWEEP_FILE, swept._asdict(), {"mode": mode})
+        about = {"mode": mode, "fingerprints": run.fingerprints}
+        save_arrays(run.folder / SWEEP_FILE, swept._asdict(), about)
 
 
 def over_training(run: "Run", stamp: dict[str, Any], options: dict[str, Any]) -> "dict[str, np.ndarray]":

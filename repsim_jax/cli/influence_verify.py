@@ -19,12 +19,17 @@ if TYPE_CHECKING:
 VERIFICATION_FILE = "verification.json"
 # Below this many examples there are no kinds of them to speak of.
 _FEWEST_FOR_PLAN = 40
-_HELD_OUT = 32
+_EXAMPLES, _FEWEST, _HELD_OUT = 96, 8, 32
+# As the run itself is trained; with more of them a network hardly learns to keep the rest apart, and thrice as long.
+_VIEWS = 2
 
 
 def verify(
     run: RunFolder,
-    examples: Annotated[int, typer.Option(min=8, help="Examples of the data that take part, drawn at random.")] = 96,
+    examples: Annotated[
+        int | None,
+        typer.Option(min=8, help="Examples of the data that take part, drawn at random. [96, or 3/4 of few]"),
+    ] = None,
     subsets: Annotated[int, typer.Option(min=6, help="Random halves of them that are trained on.")] = 48,
     held_out: Annotated[
         int | None,
@@ -63,20 +68,26 @@ def verify(
             "verify trains anew, and this run's model was given (--model). Check the method on a run without it, or in "
             "Python: influence.retrained with your own training."
         )
-    left = len(opened.examples.ids) - examples
-    if left < (held_out or 0):
-        raise RepsimError(
-            f"--examples {examples} and --held-out {held_out or 0} are more than the run has "
-            f"({len(opened.examples.ids)}). Lower them."
-        )
-    asked = {"examples": examples, "subsets": subsets, "steps": steps,
-             "held_out": min(_HELD_OUT, left) if held_out is None else held_out}  # fmt: skip
+    asked = {**_parts(len(opened.examples.ids), examples, held_out), "subsets": subsets, "steps": steps}
     told = document(_verified(opened, asked, seeds), asked, opened.fingerprints)
     replace_file(run / VERIFICATION_FILE, (json.dumps(told, indent=1, allow_nan=False) + "\n").encode())
     if as_json:
         typer.echo(json.dumps(told, allow_nan=False))
         return
     _tell(told)
+
+
+def _parts(total: int, examples: int | None, held_out: int | None) -> dict[str, int]:
+    """How many examples are trained on, and how many of the others are asked for."""
+    from repsim_jax.errors import RepsimError
+
+    trained = min(_EXAMPLES, max(_FEWEST, round(0.75 * total))) if examples is None else examples
+    left = total - trained
+    if left < (held_out or 0):
+        raise RepsimError(
+            f"--examples {trained} and --held-out {held_out or 0} are more than the run has ({total}). Lower them."
+        )
+    return {"examples": trained, "held_out": min(_HELD_OUT, left) if held_out is None else held_out}
 
 
 def _tell(told: dict[str, Any]) -> None:
@@ -87,6 +98,9 @@ def _tell(told: dict[str, Any]) -> None:
         typer.echo(f"{one['name']:>32}: {'; '.join(parts)}")
     others = "" if told["held_out_ceiling"] is None else f"; never trained on {told['held_out_ceiling']:.2f}"
     typer.echo(f"{'ceiling':>32}: LDS {told['ceiling']:.2f}{others}")
+    for one in told["verdicts"]:
+        if one["memorization"] is not None and one["low"] <= 0:
+            typer.echo(f"! {one['name']} foretells no better than chance here: do not lean on its scores of this run")
     typer.echo(told["told"])
 
 
@@ -111,7 +125,7 @@ def _verified(run: "Run", asked: dict[str, int], seeds: int) -> "list[dict[str, 
         optax.add_decayed_weights(1e-3), optax.scale_by_adam(eps_root=1e-12),
         optax.scale_by_learning_rate(optax.cosine_decay_schedule(1e-2, steps)),
     )  # fmt: skip
-    stamp = {**run.fingerprints, "damping": run.options["damping"], "verify": asked,
+    stamp = {**run.fingerprints, "damping": run.options["damping"], "verify": asked, "views_per_step": _VIEWS,
              "curvature": curvature_digest(run)}  # fmt: skip
     found = []
     with Shards(run.folder / SHARDS, stamp) as kept:
@@ -134,7 +148,6 @@ def _seed(run: "Run", asked: dict[str, int], seed: int, optimizer: Any, told: An
     key_rows, key_init, key_fit, key_verify = jax.random.split(key, 4)
     count, others = asked["examples"], asked["held_out"]
     rows = np.asarray(jax.random.permutation(key_rows, len(run.examples.ids)))
-    # two views in training: with more of them a network hardly learns to keep the rest apart
     start = influence.problem(
         run.network.embed, run.network.initial(key_init), run.posed.train.rows(np.sort(rows[:count])),
         objective=_untargeted(run.posed.objective), represent=run.network.represent, batch_size=count,
@@ -144,7 +157,7 @@ def _seed(run: "Run", asked: dict[str, int], seed: int, optimizer: Any, told: An
         key_verify, start, fits={kind: lambda posed: fitted(key_fit, posed, run.options)}, damping=run.damping(),
         held_out=run.posed.train.rows(np.sort(rows[count : count + others])) if others else None,
         initial=run.network.initial, optimizer=optimizer, num_steps=asked["steps"], num_subsets=asked["subsets"],
-        on_progress=told,
+        views_per_step=_VIEWS, on_progress=told,
     )  # fmt: skip
     ends = lambda scores: np.asarray([[one.value, *one.interval] for one in scores]).reshape(len(scores), 3)  # noqa: E731
     ceilings = [np.nan if one is None else one for one in (found.ceiling, found.held_out_ceiling)]

@@ -56,12 +56,14 @@ def checked_damping(damping: Damping) -> Damping:
         The same.
 
     Raises:
-        BadArrayError: If a part is negative or not finite, or both are zero.
+        BadArrayError: If a part is negative or not finite, or both are zero, or it is no damping.
     """
+    if not isinstance(damping, Damping):
+        raise BadArrayError(f"influence needs damping=Damping(share of the mean eigenvalue), got {damping!r}.")
     parts = np.asarray([float(damping.relative), float(damping.absolute)])
     if not np.isfinite(parts).all() or (parts < 0).any() or not parts.any():
         raise BadArrayError(
             "influence needs damping of finite parts >= 0 that are not both zero, since curvature is singular: got "
-            f"relative={damping.relative!r}, absolute={damping.absolute!r}. The default is Damping(relative=0.1)."
+            f"relative={damping.relative!r}, absolute={damping.absolute!r}. The default is {Damping()}."
         )
     return damping

@@ -102,6 +102,8 @@ def augmented(
     numbers = jnp.arange(len(x)) if ids is None else jnp.asarray(ids)
     if numbers.shape != (len(x),):
         raise BadArrayError(f"augmented needs one id for each of {len(x)} examples, got shape {numbers.shape}.")
+    if not callable(augment):
+        raise BadArrayError(f"augmented needs a function augment(key, x), got {type(augment).__name__}.")
     view = jax.eval_shape(augment, key, x[0])
     if getattr(view, "shape", None) != x.shape[1:]:
         raise BadArrayError(f"augment must keep the shape of an example {x.shape[1:]}; it gave {view}.")

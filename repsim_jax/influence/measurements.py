@@ -170,6 +170,7 @@ class Uniformity:
     """
 
     num_queries: ClassVar[int | None] = None
+    fewest: ClassVar[int] = 2
     t: float = 2.0
 
     def __call__(self, seeing: Seeing, seen: Float[Array, "g v1 *shape"]) -> Float[Array, ""]:

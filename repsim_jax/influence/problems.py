@@ -207,7 +207,8 @@ def problem(
         model: A function ``apply_fn(params, x)`` from (n, ...) inputs to the (n, q) embeddings that the objective was
             trained on (encoder and projector, as a rule), or a ``flax.nnx`` or ``flax.linen`` module, which is read in
             evaluation mode.
-        params: Parameters of the function; variables of the linen module; None for an nnx module.
+        params: Parameters of the function; variables of the linen module; None for an nnx module. Those of half
+            precision are taken as float32, of the same values.
         train: Training examples, from ``augmented`` or ``with_views``, with the augmentations of training.
         objective: ``SimCLR()``, ``BYOL(...)``, ``BarlowTwins()``, ``VICReg()``, ``SimSiam(...)``,
             ``SpectralContrastive()`` or ``Custom(loss)``.
@@ -243,7 +244,14 @@ def problem(
             f"batch_size {batch_size}. The objectives compare examples with each other."
         )
     posed = Problem(
-        parts.params, parts.rest, train, objective, stability, parts.apply, represent, min(batch_size, len(train))
+        _single(parts.params),
+        parts.rest,
+        train,
+        objective,
+        stability,
+        parts.apply,
+        represent,
+        min(batch_size, len(train)),
     )
     _check_views(train)
     return checked_model(posed)
@@ -319,7 +327,15 @@ def with_params(posed: Problem, params: Any) -> Problem:
     Returns:
         The problem.
     """
-    return replace(posed, params=params)
+    return replace(posed, params=_single(params))
+
+
+def _single(params: Any) -> Any:
+    """Half precision as float32, which holds the same values: products of gradients would overflow or vanish in it."""
+    halves = (jnp.float16, jnp.bfloat16)
+    return jax.tree.map(
+        lambda leaf: leaf.astype(jnp.float32) if getattr(leaf, "dtype", None) in halves else leaf, params
+    )
 
 
 def checked_of(of: str, known: Sequence[str]) -> None:

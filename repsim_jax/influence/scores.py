@@ -123,7 +123,7 @@ def influence(
         option here, recorded in the result.
     """
     measured = measurement or posed.stability
-    _check(posed, queries, mode, damping, block, view_groups)
+    _check(posed, queries, curvature, mode, damping, block, view_groups)
     groups = grouped(len(queries), measured)
 
     def score(posed: Problem, queries: Examples, kept: Kept, told: Told | None) -> Scored:
@@ -180,7 +180,7 @@ def self_influence(
     measured = measurement or posed.stability
     if view_groups is None:
         view_groups = min(_VIEW_GROUPS, posed.train.num_views) if posed.train.num_views > 2 else 0
-    _check(posed, posed.train, mode, damping, block, view_groups)
+    _check(posed, posed.train, curvature, mode, damping, block, view_groups)
     if measured.num_queries != 1:
         raise BadArrayError(
             f"self_influence needs a measurement of single queries; {type(measured).__name__} is of several together. "
@@ -195,7 +195,14 @@ def self_influence(
     return SelfInfluence(values, errors, measurements, options)
 
 
-def _check(posed: Problem, queries: Examples, mode: str, damping: Damping, block: int, view_groups: int) -> None:
+def _check(
+    posed: Problem, queries: Examples, curvature: Curvature, mode: str, damping: Damping, block: int, view_groups: int
+) -> None:
+    if not isinstance(queries, Examples) or not hasattr(curvature, "solve"):
+        raise BadArrayError(
+            "influence needs queries from augmented or with_views and a curvature from ekfac or its like: got "
+            f"{type(queries).__name__} and {type(curvature).__name__}."
+        )
     if mode not in ("batch", "paper"):
         raise UnknownNameError.of("mode", str(mode), ("batch", "paper"))
     checked_damping(damping)
@@ -224,8 +231,11 @@ def grouped(n: int, measurement: Measurement) -> np.ndarray:
         (m, g) numbers of queries.
 
     Raises:
-        BadArrayError: If queries do not divide.
+        BadArrayError: If queries do not divide, or are too few for the measurement.
     """
+    fewest = getattr(measurement, "fewest", 1)
+    if n < fewest:
+        raise BadArrayError(f"{type(measurement).__name__} is of at least {fewest} queries, got {n}.")
     size = measurement.num_queries or n
     if n % size:
         raise BadArrayError(f"{type(measurement).__name__} is of {size} queries at a time: {n} queries do not divide.")

@@ -264,6 +264,7 @@ def verification(
     optimizer: optax.GradientTransformation,
     num_steps: int,
     num_subsets: int = 64,
+    views_per_step: int | None = None,
     lanes: int = 32,
     on_progress: Told | None = None,
 ) -> Verification:
@@ -280,6 +281,7 @@ def verification(
         optimizer: As in ``retrained``.
         num_steps: As in ``retrained``.
         num_subsets: Random halves, at least three.
+        views_per_step: As in ``retrained``.
         lanes: As in ``retrained``.
         on_progress: As in ``retrained``.
 
@@ -292,7 +294,7 @@ def verification(
     key_train, key_fit, key_interval = jax.random.split(key, 3)
     true = trained_without(
         key_train, start, held_out=held_out, initial=initial, num_subsets=num_subsets, optimizer=optimizer,
-        num_steps=num_steps, lanes=lanes, on_progress=on_progress,
+        num_steps=num_steps, views_per_step=views_per_step, lanes=lanes, on_progress=on_progress,
     )  # fmt: skip
     scored: dict[str, tuple[np.ndarray, np.ndarray | None]] = {}
     for name, fit in fits.items():

@@ -140,6 +140,20 @@ class Truth(NamedTuple):
     seeds: int = 1
 
 
+def of_scores(truth: Truth, mode: str) -> Verdict | None:
+    """The verdict on the scores that are shown, and not on the best of all ways.
+
+    Args:
+        truth: The check by training anew.
+        mode: Of the scores; "" where it is not told.
+
+    Returns:
+        The first of this mode that is no baseline; None where there is none.
+    """
+    judged = [one for one in truth.verdicts if one.memorization is not None]  # a baseline has no memorization
+    return next((one for one in judged if one.name.startswith(mode)), None)
+
+
 class Checkpoints(NamedTuple):
     """Self-influence over the models that one training kept on its way.
 
@@ -196,6 +210,10 @@ class Audit(NamedTuple):
         truth: A check by training anew.
         slices: Tests of groups of examples.
         plan: What to gather more of, from ``influence.curation``; the most wanted kind first.
+        trained: Whether the model was trained on these examples by this objective; False where that is not known: then
+            no page says that it memorized them.
+        damping: With which the scores were computed, as a share of the mean eigenvalue; None where it is not told.
+        mode: Of the scores, "batch" or "paper"; "" where it is not told.
         skipped: {name: reason} of files that could not be read.
         title: Of the page.
         provenance: How the numbers came about, as label and text.
@@ -225,6 +243,9 @@ class Audit(NamedTuple):
     truth: Truth | None = None
     slices: "SliceTest | None" = None
     plan: "Sequence[Wish]" = ()
+    trained: bool = True
+    damping: float | None = None
+    mode: str = ""
     skipped: Mapping[str, str] = {}
     title: str = "Which training examples made this representation?"
     provenance: Mapping[str, str] = {}

@@ -10,7 +10,7 @@ import numpy as np
 
 from repsim_jax.report import influence_charts as charts
 from repsim_jax.report import tiles
-from repsim_jax.report.audits import Audit, Checkpoints, Ranked
+from repsim_jax.report.audits import Audit, Checkpoints, Ranked, of_scores
 from repsim_jax.report.columns import columns_to_csv, columns_to_parquet
 from repsim_jax.report.sheets import Picture, environment, picture_of, shortened, write_files
 from repsim_jax.report.tables import number
@@ -27,6 +27,8 @@ SCHEMA = "repsim.influence/1"
 # What a page shows at most, so that it opens at once whatever the number of examples.
 _EXTREMES, _RARE, _QUERIES, _GROUPS, _COPIES, _OF_QUADRANT, _LEAKS, _FILES = 18, 18, 12, 24, 6, 9, 24, 200
 _FIRST_SHARE = 0.05
+# Above it more of what tells examples apart may be noise of the views than is not.
+_NOISY = 0.5
 _WISHES = 8
 _CHARTS = ("self-influence", "quadrants", "damping", "retraining", "pruning", "slices")
 _TERMINAL_ROWS = 5
@@ -94,14 +96,15 @@ def audit_charts(audit: Audit) -> "list[Chart]":
     if audit.density is not None and audit.quadrants is not None:
         drawn.append(charts.quadrant_chart(audit))
     if audit.sweep is not None:
-        drawn.append(charts.sweep_chart(audit.sweep))
+        drawn.append(charts.sweep_chart(audit.sweep, audit.damping))
     if audit.truth is not None:
         drawn.append(charts.truth_chart(audit.truth))
     if audit.pruning is not None:
         drawn.append(charts.pruning_chart(**audit.pruning))
     if audit.slices is not None:
         one = audit.slices
-        drawn.append(charts.slices_chart(one.names.tolist(), one.means, one.intervals, one.p_values))
+        given = (one.names.tolist(), one.means, one.intervals, one.p_values)
+        drawn.append(charts.slices_chart(*given, trained=audit.trained))
     return drawn
 
 
@@ -133,12 +136,44 @@ def honesty(audit: Audit) -> list[tuple[str, str]]:
         text = f"self-influence and sparseness correlate by {both:.2f} (Spearman, n = {len(audit.ids):,}); of the "
         text += f"{first:,} highest by one, {len(alike):,} are among the {first:,} highest by the other"
         told.append(("influence is not outlierness", text))
-    if audit.standard_errors is not None and (audit.self_influence != 0).any():
-        noise = np.square(audit.standard_errors).mean() / max(np.var(audit.self_influence), 1e-300)
+    noise = _noise(audit)
+    if noise is not None:
         told.append(("noise", f"squared standard errors are {100 * noise:.1f} % of the variance of self-influence"))
     if audit.checkpoints is not None:
         told.append(("one training", _over_training(audit.checkpoints)))
     return told
+
+
+def caution(audit: Audit) -> str | None:
+    """A warning where single values of self-influence say little.
+
+    Args:
+        audit: All that was found out.
+
+    Returns:
+        It, in words; None where there is no reason.
+    """
+    shown = None if audit.truth is None else of_scores(audit.truth, audit.mode)
+    if shown is not None and shown.low <= 0:
+        return (
+            f"Training anew does not bear these scores out: {shown.name} foretells no better than chance here "
+            f"(LDS {shown.score:.2f})."
+        )
+    noise = _noise(audit)
+    if noise is None or noise < _NOISY:
+        return None
+    return (
+        f"Mostly noise: the squared standard errors of self-influence are {100 * noise:.0f} % of its variance, so "
+        "which example is above which hangs on the views that were drawn. Fit with more --num-views before single "
+        "examples are judged by it."
+    )
+
+
+def _noise(audit: Audit) -> float | None:
+    """Squared standard errors of self-influence, as a share of its variance."""
+    if audit.standard_errors is None or not (audit.self_influence != 0).any():
+        return None
+    return float(np.square(audit.standard_errors).mean() / max(np.var(audit.self_influence), 1e-300))
 
 
 def _over_training(one: Checkpoints) -> str:
@@ -177,6 +212,7 @@ def influence_to_json(audit: Audit) -> dict[str, Any]:
         "highest": named(order[:_EXTREMES]),
         "lowest": named(order[::-1][:_EXTREMES]),
         "honesty": dict(honesty(audit)),
+        "caution": caution(audit),
         "skipped": dict(audit.skipped),
         "provenance": dict(audit.provenance),
     }
@@ -234,7 +270,8 @@ def influence_summary(audit: Audit) -> "Group":
         )
         table.add_row(*map(styled, told))
     table.caption = f"the {few} highest and the {few} lowest of {len(order):,}"
-    return Group(table, *(styled(f"{label}: {text}") for label, text in honesty(audit)))
+    warned = [] if caution(audit) is None else [styled(f"! {caution(audit)}")]
+    return Group(table, *warned, *(styled(f"{label}: {text}") for label, text in honesty(audit)))
 
 
 def _page(audit: Audit, drawn: dict[str, Picture], names: list[str]) -> str:
@@ -264,6 +301,7 @@ def _page(audit: Audit, drawn: dict[str, Picture], names: list[str]) -> str:
         wishes=[(one, tiles.scored(audit, one.shown[:_OF_QUADRANT])) for one in audit.plan[:_WISHES]],
         queries=[_query(audit, one) for one in audit.queries[:_QUERIES]],
         honesty=honesty(audit),
+        caution=caution(audit),
         skipped=[(shorten(name, 80), reason) for name, reason in list(audit.skipped.items())[:_FILES]],
         selection=_selection(audit),
         files=names,
@@ -281,9 +319,8 @@ def _meanings() -> dict[str, str]:
 
 
 def _lead(audit: Audit) -> str:
-    told = (
-        f"{len(audit.ids):,} examples were scored by how much the representation leans on each of them, without labels."
-    )
+    told = f"{len(audit.ids):,} examples were scored, without labels, by how much the representation "
+    told += "leans on each of them." if audit.trained else "would lean on each of them, had it been trained on them."
     if audit.duplicates is not None:
         count = len(audit.duplicates.groups)
         told += f" Of duplicates, {count:,} {'group was' if count == 1 else 'groups were'} found."
@@ -302,11 +339,10 @@ def _facts(audit: Audit) -> list[tuple[str, str]]:
     if audit.leaks is not None:
         facts.append(("leaks into the test set", f"{len(audit.leaks.pairs):,}"))
     if audit.truth is not None:
-        # what has no memorization is a baseline, not influence
-        judged = [one for one in audit.truth.verdicts if one.memorization is not None] or audit.truth.verdicts
-        facts.append(("retraining agrees, LDS", number(max(one.score for one in judged), 2)))
-        others = [one.held_out for one in judged if one.held_out is not None]
-        facts += [("of queries never trained on", number(max(others), 2))] if others else []
+        shown = of_scores(audit.truth, audit.mode)
+        facts += [] if shown is None else [("retraining agrees, LDS", number(shown.score, 2))]
+        if shown is not None and shown.held_out is not None:
+            facts.append(("of queries never trained on", number(shown.held_out, 2)))
     if audit.skipped:
         facts.append(("left out", f"{len(audit.skipped):,}"))
     return facts

@@ -21,6 +21,7 @@ _ROWS = 8  # of a picture without named rows, in units of the others
 _COLORS = (ACCENT, SECOND, "#5b5f97", WEAK, "#8c2f39", "#4f772d", "#b79f00", "#a05195")
 _MARKERS = ("o", "s")
 _MOST_DOTS = 4000
+_WIDE = 30  # times the median: where some are larger, a straight axis would press the others together
 
 
 def spread_chart(audit: Audit) -> Chart:
@@ -44,7 +45,8 @@ def spread_chart(audit: Audit) -> Chart:
         axes.plot(places, values, color=ACCENT, lw=1.4)
         axes.axhline(0, color=WEAK, lw=0.8)
         axes.set_xlabel("share of the examples that are at least as high, %", color=LIGHT.muted)
-        axes.set_ylabel("self-influence\n(higher: more memorized)", color=LIGHT.muted)
+        told = "more memorized" if audit.trained else "training would move it more"
+        axes.set_ylabel(f"self-influence\n(higher: {told})", color=LIGHT.muted)
         axes.grid(color=LIGHT.muted, alpha=0.2, lw=0.6)
     tenth = order[: max(1, len(order) // 10)]
     positive = np.clip(audit.self_influence, 0, None)
@@ -80,11 +82,15 @@ def quadrant_chart(audit: Audit) -> Chart:
             count = int((np.asarray(audit.quadrants) == name).sum())
             x, y = audit.density[inside], audit.self_influence[inside]
             axes.plot(x, y, ".", color=color, ms=3.5, alpha=0.6, label=drawable(f"{name}: {count:,}"))
-        low = np.quantile(audit.self_influence, 0.01)
-        axes.set_yscale("symlog", linthresh=max(abs(low), np.abs(audit.self_influence).max() * 1e-3, 1e-30))
-        axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+        low, top = abs(np.quantile(audit.self_influence, 0.01)), np.abs(audit.self_influence).max()
+        bent = top > _WIDE * np.median(np.abs(audit.self_influence))
+        if bent:
+            axes.set_yscale("symlog", linthresh=max(low, top * 1e-3, 1e-30))
+            axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
         axes.set_xlabel("cosine distance to the nearest others (right: sparse)", color=LIGHT.muted)
-        axes.set_ylabel("self-influence (up: memorized)", color=LIGHT.muted)
+        told = "up: memorized" if audit.trained else "up: training would move it"
+        scale = "\nlogarithmic, but around zero" if bent else ""
+        axes.set_ylabel(f"self-influence ({told}){scale}", color=LIGHT.muted)
         axes.grid(color=LIGHT.muted, alpha=0.2, lw=0.6)
         place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.13), "ncols": len(names)}
         axes.legend(fontsize=7, frameon=False, labelcolor=LIGHT.ink, markerscale=2, **place)
@@ -94,16 +100,18 @@ def quadrant_chart(audit: Audit) -> Chart:
     return Chart("quadrants", "Quadrants", caption, "Self-influence over sparseness, colored by quadrant.", figure)
 
 
-def sweep_chart(sweep: "DampingSweep") -> Chart:
+def sweep_chart(sweep: "DampingSweep", damping: float | None = None) -> Chart:
     """How much the ranking hangs on the damping.
 
     Args:
         sweep: From ``influence.damping_sweep``.
+        damping: With which the nearest of the sweep is compared to the others; None: the one in the middle.
 
     Returns:
         The picture.
     """
-    middle = int(np.argmin(np.abs(np.log(np.asarray(sweep.relative) / 0.1))))
+    relative = np.asarray(sweep.relative)
+    middle = len(relative) // 2 if not damping else int(np.argmin(np.abs(np.log(relative / damping))))
     with settings():
         n = np.asarray(sweep.values).shape[1]
         figure, axes = frame(_ROWS, LIGHT, "How much does the ranking hang on the damping?", f"n = {n:,}")
@@ -116,7 +124,8 @@ def sweep_chart(sweep: "DampingSweep") -> Chart:
         axes.set_xlabel("damping, as a share of the mean eigenvalue", color=LIGHT.muted)
         axes.set_ylabel("Spearman's correlation\n(higher: firmer)", color=LIGHT.muted)
         axes.grid(color=LIGHT.muted, alpha=0.2, lw=0.6)
-        axes.legend(fontsize=7, frameon=False, labelcolor=LIGHT.ink, loc="lower right")
+        place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16), "ncols": 2}
+        axes.legend(fontsize=7, frameon=False, labelcolor=LIGHT.ink, **place)
     lowest = float(np.min(sweep.agreement[middle]))
     caption = (
         f"Self-influence is ranked alike, with a correlation of {number(lowest, 2)} or more, over all of these "
@@ -210,7 +219,9 @@ def pruning_chart(curves: Mapping[str, np.ndarray], shares: Sequence[float], who
     return Chart("pruning", "Pruning", caption, "Score over the share that was dropped, by method.", figure)
 
 
-def slices_chart(names: Sequence[str], means: np.ndarray, intervals: np.ndarray, p_values: np.ndarray) -> Chart:
+def slices_chart(
+    names: Sequence[str], means: np.ndarray, intervals: np.ndarray, p_values: np.ndarray, *, trained: bool = True
+) -> Chart:
     """Mean self-influence of groups of examples, with intervals and corrected p-values.
 
     Args:
@@ -218,6 +229,7 @@ def slices_chart(names: Sequence[str], means: np.ndarray, intervals: np.ndarray,
         means: (g,).
         intervals: (g, 2).
         p_values: (g,), corrected for the number of groups.
+        trained: Whether the model was trained on these examples.
 
     Returns:
         The picture.
@@ -229,6 +241,8 @@ def slices_chart(names: Sequence[str], means: np.ndarray, intervals: np.ndarray,
         for row, (mean, (low, high)) in enumerate(zip(means, intervals, strict=True)):
             axes.plot([low, high], [row, row], color=ACCENT, lw=2, alpha=0.5)
             axes.plot(mean, row, "o", color=ACCENT, ms=5)
-        axes.set_xlabel("self-influence (right: more memorized)", color=LIGHT.muted)
-    caption = "A group whose interval stands apart is memorized more, or less, than the others; p-values are corrected."
+        told = "right: more memorized" if trained else "right: training would move it more"
+        axes.set_xlabel(f"self-influence ({told})", color=LIGHT.muted)
+    other = "is memorized more, or less, than" if trained else "has more self-influence, or less, than"
+    caption = f"A group whose interval stands apart {other} the others; p-values are corrected."
     return Chart("slices", "Groups", caption, "Means of groups with intervals.", figure)

@@ -137,14 +137,19 @@ def scored(audit: Audit, rows: Sequence[int] | np.ndarray, *, marks: Sequence[in
 def _lines(audit: Audit, row: int, percentiles: np.ndarray) -> list[str]:
     lines = [f"{audit.self_influence[row]:.3g}"]
     if audit.standard_errors is not None:
-        lines[0] += f" ± {audit.standard_errors[row]:.1g}"
+        lines[0] += f" ± {_rounded(audit.standard_errors[row])}"
     if audit.checkpoints is not None:
         over = audit.checkpoints
-        lines.append(f"over training {over.means[row]:.3g} ± {over.standard_errors[row]:.1g}")
+        lines.append(f"over training {over.means[row]:.3g} ± {_rounded(over.standard_errors[row])}")
     lines.append(f"percentile {number(float(percentiles[row]), 0)}")
     if audit.labels is not None:
         lines.append(f"label {audit.labels[row]}")
     return lines
+
+
+def _rounded(error: float) -> str:
+    """One digit, and no exponent where the value beside it has none: 20, not 2e+01."""
+    return f"{float(f'{error:.1g}'):g}"
 
 
 def rare(audit: Audit, rows: Sequence[int] | np.ndarray) -> list[Tile]:

@@ -131,3 +131,10 @@ def test_a_model_that_prepares_its_inputs_takes_images_of_any_size(folder: Path)
         return Batch(tuple(ids), np.stack([np.asarray(one, np.float32)[:4, :4] for one in raw]))
 
     assert read_examples(str(folder), prepare=prepare).x.shape == (6, 4, 4, 3)
+
+
+def test_a_model_that_prepares_nothing_gets_images_as_numbers_and_not_as_bytes(tmp_path: Path):
+    Image.fromarray(PIXELS[0]).save(tmp_path / "a.png")
+    found = read_examples(str(tmp_path), prepare=lambda raw, ids: Batch(ids, np.stack(raw)))
+    assert found.x.dtype == np.float32
+    assert np.allclose(found.x[0], PIXELS[0] / 255 - 0.5, atol=1e-6)

@@ -7,18 +7,26 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from house.source import ROOT
+from PIL import Image
 from typer.testing import CliRunner
 
 from repsim_jax.cli import app
+from repsim_jax.cli.influence_audits import _swept
+from repsim_jax.cli.influence_curate import read_leaks, read_selection
+from repsim_jax.cli.influence_curve import _check_left
 from repsim_jax.cli.influence_fit import _check_memory
+from repsim_jax.cli.influence_query import _named
+from repsim_jax.cli.influence_score import scores_of
 from repsim_jax.cli.sizes import parse_bytes
-from repsim_jax.errors import RepsimError
+from repsim_jax.errors import CorruptFileError, RepsimError, UnknownNameError
 from repsim_jax.influence.costs import Memory
+from repsim_jax.influence.stored import save_arrays
 
 N = 24
 QUICK = ("--steps", "4", "--batch-size", "12", "--num-views", "3", "--samples", "16")
@@ -42,13 +50,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_a_run_from_the_examples_to_the_page(data: Path, tmp_path: Path):
     folder = tmp_path / "run"
-    done = run("fit", str(data), *QUICK, "--checkpoints", "2", "--out", str(folder), "--json")
+    done = run("fit", str(data), *QUICK, "--num-views", "4", "--checkpoints", "2", "--out", str(folder), "--json")
     assert done.exit_code == 0, done.output
     told = json.loads(done.stdout)
     assert told["examples"] == N
     assert set(told["skipped"]) == {str(N)}
     assert "GiB to fit ekfac" in done.stderr
-    for command in (("score", "--block", "6"), ("query", "--rows", "3,7", "--top", "4"), ("dedup",)):
+    for command in (("score", "--block", "6", "--sweep"), ("query", "--rows", "3,7", "--top", "4"), ("dedup",)):
         done = run(command[0], str(folder), *command[1:])
         assert done.exit_code == 0, done.output
     groups = (folder / "duplicates.csv").read_text().splitlines()
@@ -57,6 +65,8 @@ def test_a_run_from_the_examples_to_the_page(data: Path, tmp_path: Path):
     rows = (folder / "scores.csv").read_text().splitlines()
     assert len(rows) == N + 1
     assert "standard_error_over_checkpoints" in rows[0]
+    with np.load(folder / "sweep.npz") as swept:
+        np.testing.assert_allclose(swept["relative"], [1e-4, 1e-3, 1e-2, 0.1, 1])  # around the damping of the run
     queries = (folder / "queries.csv").read_text().splitlines()
     assert len(queries) == 1 + 2 * 2 * 4
     done = run("report", str(folder))
@@ -64,14 +74,19 @@ def test_a_run_from_the_examples_to_the_page(data: Path, tmp_path: Path):
     page = (folder / "report" / "influence.html").read_text()
     for chapter in ("self", "queries", "duplicates", "quadrants", "rare", "honesty", "skipped"):
         assert f'id="{chapter}"' in page
-    again = run("fit", str(data), *QUICK, "--checkpoints", "2", "--out", str(folder))
+    again = run("fit", str(data), *QUICK, "--num-views", "4", "--checkpoints", "2", "--out", str(folder))
     assert again.exit_code == 0, again.output
 
 
 @pytest.mark.slow
 def test_what_belongs_to_another_run_is_refused(data: Path, tmp_path: Path):
     folder = tmp_path / "run"
+    assert run("fit", str(data), *QUICK, "--out", str(folder), "--memory", "1K").exit_code == 2
+    assert not folder.exists()  # refused before the training, and no other curvature is barred
     assert run("fit", str(data), *QUICK, "--out", str(folder), "--curvature", "identity").exit_code == 0
+    strange = run("dedup", str(folder), "--test", "digits")
+    assert "test examples have the shape (8, 8, 1)" in " ".join(strange.stderr.split())
+    assert "--limit would be ignored" in " ".join(run("dedup", str(folder), "--limit", "3").stderr.split())
     other = run("fit", str(data), *QUICK, "--out", str(folder), "--curvature", "identity", "--seed", "1")
     assert other.exit_code == 2
     assert "--seed 0, not 1" in " ".join(other.stderr.split())
@@ -101,6 +116,14 @@ def test_what_belongs_to_another_run_is_refused(data: Path, tmp_path: Path):
         (("fit", "digits", "--of", "hessian"), "no matrix is called 'hessian'"),
         (("fit", "digits", "--model", "model.onnx"), "JAX differentiates"),
         (("fit", "digits", "--seed", str(2**70)), "64 bits"),
+        (("fit", "digits", "--damping", "0"), "not both zero"),
+        (("fit", "digits", "--damping", "nan"), "The default is Damping(relative=0.001"),
+        (("fit", "digits", "--memory", "many"), "500M or 4G"),
+        (("fit", "digits", "--layers", "head"), "none was given"),
+        (("fit", "digits", "--layers", "(", "--model", "m"), "no regular expression"),
+        (("fit", "digits", "--views", "os:getcwd"), "must return augment(key, x), got str"),
+        (("fit", "digits", "--limit", "1"), "one example that can be used"),
+        (("dedup", "digits", "--keep", "influence"), "needs the scores of a run"),
         (("score", "."), "holds no influence run"),
         (("query", ".", "--measurement", "size"), "no measurement is called 'size'"),
         (("dedup", "none"), "no such file"),
@@ -114,6 +137,64 @@ def test_what_cannot_be_done_is_told_at_once(
     done = run(*arguments)
     assert done.exit_code == 2
     assert message in " ".join(done.stderr.split())
+
+
+def test_equal_examples_are_refused_before_the_training(tmp_path: Path):
+    np.save(tmp_path / "x.npy", np.full((5, 6, 6), 0.3, np.float32))
+    done = run("fit", str(tmp_path / "x.npy"), *QUICK, "--out", str(tmp_path / "run"))
+    assert done.exit_code == 2
+    assert "all 5 examples of x are equal" in " ".join(done.stderr.split())
+    assert not (tmp_path / "run").exists()
+
+
+def test_ids_with_commas_are_asked_for_as_they_are():
+    known = {"a": 0, "a, b.png": 1, "c": 2, "d,": 3}
+    assert _named("a, b.png, c,a,d,", known) == ["a, b.png", "c", "a", "d,"]
+    with pytest.raises(UnknownNameError, match="no training example is called 'b'"):
+        _named("a,b,c", known)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"ids": 3}', "\xff"])
+def test_a_damaged_record_of_a_run_is_named(tmp_path: Path, content: str):
+    path = tmp_path / "selection.json"
+    path.write_bytes(content.encode("latin-1"))
+    with pytest.raises(CorruptFileError, match=r"selection\.json: is damaged or not ours"):
+        read_selection(tmp_path, ("a", "b"))
+
+
+def test_a_test_set_that_shrank_is_shown_without_its_pictures(tmp_path: Path):
+    train, test = tmp_path / "train", tmp_path / "test"
+    for folder in (train, test):
+        folder.mkdir()
+        for k in range(2):
+            Image.fromarray(np.random.default_rng(k).integers(0, 255, (9, 9), np.uint8)).save(folder / f"{k}.png")
+    done = run("dedup", str(train), "--test", str(test), "--out", str(tmp_path / "out"))
+    assert done.exit_code == 0, done.output
+    (test / "0.png").unlink()
+    found = read_leaks(tmp_path / "out", ("0.png", "1.png"))
+    shown = {found["leak_ids"][copy]: found["leak_picture"](copy) is not None for _, copy in found["leaks"].pairs}
+    assert shown == {"0.png": False, "1.png": True}
+
+
+def test_a_sweep_without_enough_views_is_refused_before_the_scores():
+    with pytest.raises(RepsimError, match=r"--sweep needs 4 views.*this run has 3"):
+        scores_of(SimpleNamespace(options={"num_views": 3}), sweep=True)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_sweep_of_other_scores_is_not_shown(tmp_path: Path):
+    one = SimpleNamespace(folder=tmp_path, fingerprints={"model": "m"})
+    swept = {"relative": np.ones(1), "values": np.ones((1, 2)), "split_half": np.ones(1), "agreement": np.ones((1, 1))}
+    save_arrays(tmp_path / "sweep.npz", swept, {"mode": "batch", "fingerprints": {"model": "m"}})
+    assert _swept(one, "batch")["sweep"].relative == 1  # pyright: ignore[reportArgumentType]
+    assert _swept(one, "paper") == {}  # pyright: ignore[reportArgumentType]
+    one.fingerprints = {"model": "another"}
+    assert _swept(one, "batch") == {}  # pyright: ignore[reportArgumentType]
+
+
+def test_a_share_that_leaves_nothing_is_refused_before_the_first_training():
+    _check_left(52, 0.9)
+    with pytest.raises(RepsimError, match=r"--drops 0\.99 leaves fewer than two of the 39"):
+        _check_left(52, 0.99)
 
 
 class _Large:
@@ -133,9 +214,9 @@ def test_too_little_memory_is_told_with_a_flag_that_would_fit(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], allowed: str, advice: str
 ):
     monkeypatch.setattr("repsim_jax.influence.costs.memory_of", _needed)
-    options = {"curvature": "ekfac", "rank": None, "samples": 64, "of": "objective"}
+    options = {"curvature": "ekfac", "rank": None, "samples": 64, "of": "objective", "model": "m"}
     with pytest.raises(RepsimError, match=rf"needs about 900.00 GiB.*{advice}"):
-        _check_memory(_Large(), options, allowed)  # pyright: ignore[reportArgumentType]
+        _check_memory(_Large(), options, parse_bytes(allowed))  # pyright: ignore[reportArgumentType]
     assert "40,000,000,000 parameters" in capsys.readouterr().err
 
 
@@ -143,8 +224,8 @@ def test_a_smaller_block_is_told_where_scores_alone_are_too_large(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.setattr("repsim_jax.influence.costs.memory_of", _needed)
-    options = {"curvature": "logra", "rank": None, "samples": 64, "of": "objective"}
-    _check_memory(_Large(), options, "3G")  # pyright: ignore[reportArgumentType]
+    options = {"curvature": "logra", "rank": None, "samples": 64, "of": "objective", "model": "m"}
+    _check_memory(_Large(), options, parse_bytes("3G"))  # pyright: ignore[reportArgumentType]
     assert "--block 8" in capsys.readouterr().err
 
 

@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 from repsim_jax.cli import app
 from repsim_jax.cli.influence_audits import truth_of
-from repsim_jax.cli.influence_verify import document
+from repsim_jax.cli.influence_verify import _parts, _tell, document
+from repsim_jax.errors import RepsimError
 
 ASKED = {"examples": 8, "subsets": 6, "steps": 2, "held_out": 4}
 
@@ -44,6 +45,26 @@ def test_without_held_out_queries_there_is_nothing_told_of_them():
     told = document([held], {**ASKED, "held_out": 0}, {})
     assert told["held_out_ceiling"] is None
     assert truth_of(told).verdicts[0].held_out is None
+
+
+def test_what_foretells_nothing_is_told_so(capsys: pytest.CaptureFixture[str]):
+    _tell(document([seed(0.05, 0.2)], ASKED, {}))
+    assert "! batch foretells no better than chance here" in capsys.readouterr().out
+    _tell(document([seed(0.5, 0.2)], ASKED, {}))
+    assert "!" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("total", "given", "parts"), [(400, (None, None), (96, 32)), (128, (None, None), (96, 32)),
+    (60, (None, None), (45, 15)), (9, (None, None), (8, 1)), (60, (50, 4), (50, 4))]
+)  # fmt: skip
+def test_few_examples_are_parted_without_being_told(total: int, given: Any, parts: tuple[int, int]):
+    assert tuple(_parts(total, *given).values()) == parts
+
+
+def test_more_than_there_are_is_refused():
+    with pytest.raises(RepsimError, match=r"more than the run has \(7\)"):
+        _parts(7, None, None)
 
 
 @pytest.fixture(scope="module")

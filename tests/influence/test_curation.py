@@ -46,6 +46,8 @@ def test_quadrants_are_the_four_sides_of_both_medians():
     found = curation.quadrants(lonely, own)
     assert found.names.tolist() == ["redundant", "prototype", "inert", "memorized"]
     assert (found.density_cut, found.influence_cut) == (0.5, 0.5)
+    given = curation.quadrants(lonely, own, trained=False)
+    assert given.names.tolist() == ["redundant", "prototype", "inert", "singular"]
     few = curation.quadrants(np.arange(100.0), np.arange(100.0), sparse=0.1, high=0.2)
     assert [int((few.names == name).sum()) for name in ("memorized", "prototype", "redundant", "inert")] == [
         10,
@@ -256,6 +258,7 @@ BAD = np.full((4, 2), np.nan)
             UnknownNameError, "preference",
         ),
         (lambda: curation.coreset(KEY, jnp.asarray(X), method="random", keep=0.01), BadArrayError, "at least two"),
+        (lambda: curation.coreset(KEY, jnp.asarray(X), method="random", keep=np.nan), BadArrayError, "got keep=nan"),
         (lambda: curation.coreset(KEY, jnp.asarray(X), method="influence", keep=0.5), BadArrayError, "needs self_infl"),
         (lambda: curation.slice_test(KEY, OWN, ["a"] * N), BadArrayError, "at least two slices"),
         (lambda: curation.statistic_correlations(KEY, OWN, {}), BadArrayError, "one statistic"),

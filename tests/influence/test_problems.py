@@ -25,7 +25,7 @@ from repsim_jax.influence import (
     problem,
     with_views,
 )
-from repsim_jax.influence.problems import in_batches
+from repsim_jax.influence.problems import in_batches, with_params
 
 KEY = jax.random.key(2)
 
@@ -53,6 +53,7 @@ def test_the_example_comes_first_and_its_views_follow():
     ("call", "match"),
     [
         (lambda: augmented(KEY, X, noise, num_views=1), "num_views >= 2"),
+        (lambda: augmented(KEY, X, "noise"), "needs a function augment"),  # pyright: ignore[reportArgumentType]
         (lambda: augmented(KEY, X, noise, ids=[1, 2]), "one id for each of 12"),
         (lambda: augmented(KEY, X, lambda key, x: x[:2]), "keep the shape"),
         (lambda: augmented(KEY, np.full((3, 2), np.nan), noise), "x holds NaN or infinity in 3 rows"),
@@ -102,6 +103,17 @@ def at_the_door(model: Any = linear, params: Any = None, train: Any = None, **op
 def test_problems_without_influence_are_refused(call: Any, match: str):
     with pytest.raises(RepsimError, match=match):
         call()
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_parameters_of_half_precision_are_taken_as_float32(dtype: Any):
+    half = {"w": jnp.asarray(W).astype(dtype)}
+    single = {"w": half["w"].astype(jnp.float32)}
+    found = [
+        influence(KEY, at_the_door(params=one), examples(slice(2)), curvature=Identity()) for one in (half, single)
+    ]
+    np.testing.assert_array_equal(found[0].values, found[1].values)
+    assert with_params(at_the_door(), half).params["w"].dtype == jnp.float32
 
 
 def test_batches_hold_every_example_once_and_differ_by_one_at_most():

@@ -27,6 +27,7 @@ from repsim_jax.influence import (
     SimCLR,
     SimSiam,
     Stability,
+    Uniformity,
     VICReg,
     dense,
     ekfac,
@@ -243,6 +244,8 @@ def refused() -> Problem:
         ({"damping": Damping(0.0, 0.0)}, BadArrayError, "not both zero"),
         ({"damping": Damping(-0.1)}, BadArrayError, "finite parts >= 0"),
         ({"damping": Damping(float("nan"))}, BadArrayError, "finite parts >= 0"),
+        ({"damping": 0.1}, BadArrayError, "got 0.1"),
+        ({"curvature": "ekfac"}, BadArrayError, "curvature from ekfac or its like: got Examples and str"),
         ({"block": 0}, BadArrayError, "block >= 1"),
         ({"view_groups": 1}, BadArrayError, "view_groups 0, or from 2"),
         ({"view_groups": V + 1}, BadArrayError, "view_groups 0, or from 2"),
@@ -258,8 +261,12 @@ def test_queries_that_do_not_fit_are_refused():
     posed = refused()
     with pytest.raises(BadArrayError, match=r"queries like the training examples, \(5,\)"):
         influence(KEY, posed, with_views(X[:, :4], X[:, None, :4] + np.ones((N, 2, 1))), curvature=Identity())
+    with pytest.raises(BadArrayError, match=r"queries from augmented or with_views.*got ndarray"):
+        influence(KEY, posed, X, curvature=Identity())  # pyright: ignore[reportArgumentType]
     with pytest.raises(BadArrayError, match="11 queries do not divide"):
         influence(KEY, posed, examples(slice(11)), curvature=Identity(), measurement=Distance())
+    with pytest.raises(BadArrayError, match="Uniformity is of at least 2 queries, got 1"):
+        influence(KEY, posed, examples(slice(1)), curvature=Identity(), measurement=Uniformity())
 
 
 def test_a_value_that_is_not_finite_is_named():

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from browser import BINARY, Browser
 from comparisons import HOSTILE
+from rich.console import Console
 
 from repsim_jax.errors import CorruptFileError, FileError
 from repsim_jax.influence.curation import Duplicates, Leaks, SliceTest, Wish
@@ -26,7 +27,7 @@ from repsim_jax.report import (
     write_influence,
 )
 from repsim_jax.report.columns import columns_to_csv, read_columns, write_columns
-from repsim_jax.report.influence import honesty
+from repsim_jax.report.influence import audit_charts, caution, honesty
 from repsim_jax.report.tiles import as_picture, thumbnail
 
 N = 60
@@ -123,6 +124,60 @@ def test_a_chapter_of_which_nothing_is_known_is_not_there(tmp_path: Path):
     for chapter in ("quadrants", "queries", "duplicates", "leaks", "retraining", "damping", "skipped"):
         assert f'id="{chapter}"' not in page
     assert "no image" in page
+
+
+def test_a_model_that_was_given_is_not_said_to_have_memorized(tmp_path: Path):
+    given = audit(trained=False, truth=None, quadrants=np.where(SPARSE > 0.5, "singular", "prototype"))
+    page = write_influence(given, tmp_path).read_text()
+    assert "memori" not in page
+    assert "The model was given" in page
+    for chart in audit_charts(given):
+        axes = chart.figure.axes[0]
+        assert "memori" not in chart.caption + axes.get_xlabel() + axes.get_ylabel()
+    known = audit()
+    assert "memorized" in write_influence(known, tmp_path).read_text()
+
+
+def test_self_influence_that_is_mostly_noise_is_told_so(tmp_path: Path):
+    assert caution(audit()) is None
+    noisy = audit(standard_errors=np.full(N, 21.3))
+    page = write_influence(noisy, tmp_path).read_text()
+    assert "<strong>Mostly noise" in page
+    assert "± 20<" in page
+    assert "--num-views" in str(influence_to_json(noisy)["caution"])
+    with io.StringIO() as told:
+        Console(file=told, width=300).print(influence_summary(noisy))
+        assert "! Mostly noise" in told.getvalue()
+
+
+def test_the_headline_is_of_the_scores_that_are_shown_and_not_of_the_best(tmp_path: Path):
+    both = Truth(
+        (*TRUTH.verdicts, Verdict("paper", 0.9, 0.8, 1.0, 0.2), Verdict("batch", -0.1, -0.2, 0.1, 0.1)), 1, "By."
+    )
+    best = write_influence(audit(truth=both, mode="paper"), tmp_path).read_text()
+    assert "<dt>retraining agrees, LDS</dt><dd>0.9</dd>" in best.replace("0.90", "0.9")
+    worst = audit(truth=both._replace(verdicts=both.verdicts[1:]), mode="batch")
+    page = write_influence(worst, tmp_path).read_text()
+    assert "<strong>Training anew does not bear these scores out: batch" in page
+    assert "LDS -0.10" in str(caution(worst))
+
+
+def test_only_a_wide_range_is_drawn_with_a_logarithm():
+    scales = [
+        next(one for one in audit_charts(audit()._replace(self_influence=values)) if one.stem == "quadrants")
+        .figure.axes[0].get_yscale()
+        for values in (VALUES, np.r_[VALUES[:-1], 1e3])
+    ]  # fmt: skip
+    assert scales == ["linear", "symlog"]
+
+
+def test_a_sweep_is_compared_with_the_damping_that_was_chosen():
+    captions = [
+        next(one.caption for one in audit_charts(audit(damping=damping)) if one.stem == "damping")
+        for damping in (0.012, None)
+    ]
+    assert "beside 0.01." in captions[0]
+    assert "beside 0.1." in captions[1]
 
 
 def test_highest_and_lowest_are_what_they_are_called(written: Path):

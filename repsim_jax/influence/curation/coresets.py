@@ -80,7 +80,7 @@ def coreset(
         "semdedup" is given the share to keep, not a threshold; "balanced" has two levels, and does not resample.
     """
     x = checked_rows("coreset", x)
-    n, kept = len(x), round(keep * len(x))
+    n, kept = len(x), round(keep * len(x)) if np.isfinite(keep) else 0
     _check(method, prefer, keep, kept)
     key_clusters, key_order = jax.random.split(key)
     if method == "influence":

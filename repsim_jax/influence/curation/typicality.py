@@ -12,11 +12,12 @@ from jaxtyping import Float
 from repsim_jax.errors import BadArrayError
 from repsim_jax.influence.curation.densities import Values, checked_values
 
-Name = Literal["prototype", "redundant", "memorized", "inert"]
+Name = Literal["prototype", "redundant", "memorized", "singular", "inert"]
 MEANINGS: dict[str, str] = {
-    "prototype": "dense and of high self-influence: typical, and the model leans on it",
+    "prototype": "dense and of high self-influence: typical, and of more weight than its neighbors",
     "redundant": "dense and of low self-influence: others say the same",
     "memorized": "sparse and of high self-influence: the model holds it by itself",
+    "singular": "sparse and of high self-influence: training on it would move its own representation most",
     "inert": "sparse and of low self-influence: blank, noisy or otherwise without effect; look whether it is broken",
 }
 
@@ -25,7 +26,8 @@ class Quadrants(NamedTuple):
     """Examples by density and influence.
 
     Attributes:
-        names: (n,) of "prototype", "redundant", "memorized" or "inert"; ``MEANINGS`` says what they are.
+        names: (n,) of "prototype", "redundant", "memorized" (or "singular") or "inert"; ``MEANINGS`` says what they
+            are.
         density_cut: Above it an example is sparse.
         influence_cut: Above it its influence is high.
     """
@@ -35,7 +37,9 @@ class Quadrants(NamedTuple):
     influence_cut: float
 
 
-def quadrants(density: Values, self_influence: Values, *, sparse: float = 0.5, high: float = 0.5) -> Quadrants:
+def quadrants(
+    density: Values, self_influence: Values, *, sparse: float = 0.5, high: float = 0.5, trained: bool = True
+) -> Quadrants:
     """Divides examples by density and by self-influence.
 
     Args:
@@ -43,6 +47,8 @@ def quadrants(density: Values, self_influence: Values, *, sparse: float = 0.5, h
         self_influence: ``self_influence(...).values``.
         sparse: The share of examples that count as sparse, in (0, 1).
         high: The share whose influence counts as high, in (0, 1).
+        trained: Whether the model was trained on these examples. What it was not trained on it cannot have memorized:
+            where that is not known, such examples are "singular".
 
     Returns:
         A name for each example.
@@ -56,7 +62,8 @@ def quadrants(density: Values, self_influence: Values, *, sparse: float = 0.5, h
         raise BadArrayError(f"quadrants needs shares in (0, 1), got sparse={sparse}, high={high}.")
     cuts = float(np.quantile(lonely, 1 - sparse)), float(np.quantile(own, 1 - high))
     is_sparse, is_high = lonely > cuts[0], own > cuts[1]
-    names = np.where(is_sparse, np.where(is_high, "memorized", "inert"), np.where(is_high, "prototype", "redundant"))
+    alone = "memorized" if trained else "singular"
+    names = np.where(is_sparse, np.where(is_high, alone, "inert"), np.where(is_high, "prototype", "redundant"))
     return Quadrants(names, *cuts)
 
 
