@@ -90,7 +90,7 @@ def embedder(name: str) -> Callable[[np.ndarray], np.ndarray]:
             found.append(np.asarray(model.model(pixels))[: len(part)])
         return np.concatenate(found)
 
-    return jax.tree_util.Partial(embed)
+    return embed
 
 
 def at_full_size(x: np.ndarray) -> np.ndarray:
