@@ -181,7 +181,8 @@ def _rounds(
 
 def _in_line(group: Group, images: jax.Array, recipe: Recipe) -> jax.Array:
     places = synchronized(group, images, num_neighbors=recipe.num_neighbors)
-    return unmoved(group, group.elements(jnp.asarray(places), images.dtype), images)
+    parts = zip(_batches(jnp.asarray(places)), _batches(images), strict=True)
+    return jnp.concatenate([unmoved(group, group.elements(at, part.dtype), part) for at, part in parts])
 
 
 def _batches(images: jax.Array) -> list[jax.Array]:
